@@ -1,0 +1,1 @@
+"""A stateful NAT64 whose sessions survive the death of its machine."""

@@ -1,0 +1,136 @@
+"""The engine, its worker thread and the codec of session synchronisation, in Rust.
+
+Every method may be called from any thread; those that may take long release the GIL.
+"""
+
+from collections.abc import Sequence
+from typing import TypedDict, final
+
+__version__: str
+
+class ConfigError(ValueError):
+    """A configuration that can't work; the message names the key."""
+
+class DeviceError(OSError):
+    """The TUN device can't be opened or read; the message says why."""
+
+class PeerStatus(TypedDict):
+    """A peer as this node sees it."""
+
+    node: int
+    epoch: int
+    state: str
+    """"joining", "syncing", "up" or "down"."""
+    heard_ms_ago: int
+    frames_received: int
+    gaps: int
+    mismatch: str | None
+    """The configuration field that differs from ours, or None."""
+
+class NodeStatus(TypedDict):
+    """A node's own state."""
+
+    ready: bool
+    """It has taken a snapshot, or found itself alone: it may become MASTER."""
+    reason: str
+    """Why it is ready or not, for people."""
+    sessions: int
+    bib_entries: int
+    max_sessions: int
+    table_bytes: int
+    worker: str
+    """"running", "stopped", or what ended it."""
+
+class SessionRow(TypedDict):
+    """A session, as `session display` shows it."""
+
+    proto: str
+    src6: str
+    src6_port: int
+    dst6: str
+    dst6_port: int
+    src4: str
+    src4_port: int
+    dst4: str
+    dst4_port: int
+    state: str
+    expires_ms: int
+
+class BibRow(TypedDict):
+    """A BIB entry, as `bib display` shows it."""
+
+    proto: str
+    src6: str
+    src6_port: int
+    src4: str
+    src4_port: int
+    static: bool
+    sessions: int
+
+@final
+class Node:
+    """One NAT64 node: table, translator, session synchronisation, and the worker on the TUN."""
+
+    def __new__(
+        cls,
+        nat64: bytes,
+        sync: bytes | None,
+        *,
+        keys: Sequence[bytes],
+        secret: bytes,
+    ) -> Node:
+        """Make a node.
+
+        `nat64` is the translator's configuration and `sync` that of session synchronisation
+        (None: there is none), as JSON. `keys` are pre-shared keys of 32 bytes: the first seals,
+        all open. `secret` is 32 random bytes for hashing and for the choice of ports.
+
+        Raises ConfigError.
+        """
+
+    def attach(self, device: str, *, persistent: bool) -> None:
+        """Open the TUN `device` and start the worker. Raises DeviceError."""
+
+    def detach(self) -> None:
+        """Stop the worker and close the device. Does nothing without one."""
+
+    def fileno(self) -> int:
+        """An eventfd, readable while `take_frames` or `take_events` have something to give."""
+
+    def take_frames(self, limit: int = 64) -> list[tuple[int, bytes]]:
+        """Sealed frames to send: (node they are for, or 0 for all, frame).
+
+        An empty list means that there is nothing more; only then is the eventfd reset.
+        """
+
+    def receive_frames(self, frames: Sequence[bytes]) -> list[int]:
+        """Hand over received frames; each one's sender's node number, or 0 if it was refused."""
+
+    def take_events(self) -> list[str]:
+        """Things worth a line in the log since the last call, oldest first."""
+
+    def leave(self) -> None:
+        """Queue a BYE to the peers."""
+
+    def status(self) -> NodeStatus:
+        """This node's own state."""
+
+    def peers(self) -> list[PeerStatus]:
+        """Every peer heard since the start."""
+
+    def stats(self) -> list[tuple[str, str, int]]:
+        """Name, help and value of every counter."""
+
+    def sessions(
+        self, proto: str | None, cursor: int, limit: int
+    ) -> tuple[list[SessionRow], int | None]:
+        """Up to `limit` sessions from `cursor` (0 at first), and the next cursor or None."""
+
+    def bib(self, proto: str | None, cursor: int, limit: int) -> tuple[list[BibRow], int | None]:
+        """Up to `limit` BIB entries from `cursor` (0 at first), and the next cursor or None."""
+
+def check_nat64(config: bytes) -> None:
+    """Raise ConfigError unless `config` (JSON) is a translator's configuration that can work."""
+
+def simulate_failover(seed: int, synchronised: bool) -> bytes:
+    """Play the demo's story in the simulator: its report as JSON."""

@@ -1,0 +1,317 @@
+//! What an operator decides about the translator. Keys and values are Jool's where Jool has them.
+//!
+//! The daemon hands this over as JSON; durations are milliseconds here, and `H:MM:SS` on the way
+//! to people.
+
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec;
+use alloc::vec::Vec;
+use core::fmt;
+use core::net::{Ipv4Addr, Ipv6Addr};
+
+use serde::{Deserialize, Serialize};
+
+use crate::addr::{Pool6, PortRange, Prefix4};
+use crate::tuple::{Endpoint4, Endpoint6, Proto};
+
+/// The longest lifetime of a session: deadlines are compared modulo 2^32 milliseconds.
+pub const MAX_TIMEOUT_MS: u32 = 20 * 24 * 3_600_000;
+
+/// The most sessions that one table can be sized for.
+pub const MAX_SESSIONS: u32 = 1 << 26;
+
+/// A configuration that can't work, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError(pub String);
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl core::error::Error for ConfigError {}
+
+/// A translator's configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Config {
+    /// The prefix under which IPv6 nodes see IPv4 ones.
+    pub pool6: Pool6,
+    /// The transport addresses that IPv6 nodes are masked with.
+    pub pool4: Vec<Pool4Entry>,
+    /// Static BIB entries.
+    pub bib: Vec<StaticBib>,
+    /// The most sessions that the table may hold; address space is reserved for them at start.
+    pub max_sessions: u32,
+    /// The rest.
+    pub global: Globals,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            pool6: Pool6::WELL_KNOWN,
+            pool4: Vec::new(),
+            bib: Vec::new(),
+            max_sessions: 4_000_000,
+            global: Globals::default(),
+        }
+    }
+}
+
+/// Addresses and ports of pool4.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Pool4Entry {
+    /// The protocol that may use it; all three if absent.
+    #[serde(default)]
+    pub protocol: Option<Proto>,
+    /// Its addresses.
+    pub prefix: Prefix4,
+    /// Its ports, or ICMP identifiers.
+    #[serde(default = "all_ports")]
+    pub ports: PortRange,
+    /// Packets with this mark use it.
+    #[serde(default)]
+    pub mark: u32,
+}
+
+/// Port 0 is no port, and the well-known ports belong to the host unless asked for.
+fn all_ports() -> PortRange {
+    PortRange { min: 1024, max: u16::MAX }
+}
+
+/// A mapping that exists without traffic (RFC 6146 §3.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct StaticBib {
+    /// Its protocol.
+    pub protocol: Proto,
+    /// The IPv6 node, `addr#port`.
+    #[serde(with = "endpoint6")]
+    pub ipv6: Endpoint6,
+    /// What the IPv4 Internet sees, `addr#port`.
+    #[serde(with = "endpoint4")]
+    pub ipv4: Endpoint4,
+}
+
+/// Jool's global options, by Jool's names and with Jool's defaults.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Globals {
+    /// UDP session lifetime, ms (UDP_DEFAULT, at least 2 minutes by RFC 6146 §4).
+    pub udp_timeout: u32,
+    /// ICMP session lifetime, ms (ICMP_DEFAULT).
+    pub icmp_timeout: u32,
+    /// Established TCP session lifetime, ms (TCP_EST).
+    pub tcp_est_timeout: u32,
+    /// Transitory TCP session lifetime, ms (TCP_TRANS).
+    pub tcp_trans_timeout: u32,
+    /// Traffic class or TOS is cleared instead of copied.
+    pub zeroize_traffic_class: bool,
+    /// IPv4 packets get `tos` instead of the traffic class.
+    pub override_tos: bool,
+    /// See `override_tos`.
+    pub tos: u8,
+    /// Sizes tried when an ICMPv4 "fragmentation needed" carries no MTU (RFC 1191 §7.1).
+    pub mtu_plateaus: Vec<u16>,
+    /// The smallest MTU of the IPv6 side (RFC 7915 §4.1).
+    pub lowest_ipv6_mtu: u16,
+    /// Only known IPv4 addresses may send to a mapping (RFC 6146 §3.5.1.2).
+    pub address_dependent_filtering: bool,
+    /// IPv4 nodes may not open TCP connections (RFC 6146 §3.5.2.2).
+    pub drop_externally_initiated_tcp: bool,
+    /// ICMPv6 queries are dropped.
+    pub drop_icmpv6_info: bool,
+    /// ICMPv4 errors translated to IPv6 keep their own source address (RFC 6791's concern).
+    pub source_icmpv6_errors_better: bool,
+    /// A RST in a FIN state starts the transitory timer.
+    pub handle_rst_during_fin_rcv: bool,
+    /// IPv4 SYNs that may wait for their IPv6 counterpart (RFC 6146 §3.5.2.2).
+    pub maximum_simultaneous_opens: u32,
+    /// Which fields choose the port (RFC 6056 §3.3.3): bits src6, src6 port, dst6, dst6 port (8 4 2 1).
+    pub f_args: u8,
+    /// Events for BIB entries.
+    pub logging_bib: bool,
+    /// Events for sessions.
+    pub logging_session: bool,
+}
+
+impl Default for Globals {
+    fn default() -> Self {
+        Self {
+            udp_timeout: 300_000,
+            icmp_timeout: 60_000,
+            tcp_est_timeout: 7_200_000,
+            tcp_trans_timeout: 240_000,
+            zeroize_traffic_class: false,
+            override_tos: false,
+            tos: 0,
+            mtu_plateaus: vec![65535, 32000, 17914, 8166, 4352, 2002, 1492, 1006, 508, 296, 68],
+            lowest_ipv6_mtu: 1280,
+            address_dependent_filtering: false,
+            drop_externally_initiated_tcp: false,
+            drop_icmpv6_info: false,
+            source_icmpv6_errors_better: true,
+            handle_rst_during_fin_rcv: false,
+            maximum_simultaneous_opens: 10,
+            f_args: 0b1011,
+            logging_bib: false,
+            logging_session: false,
+        }
+    }
+}
+
+impl Config {
+    /// Refuses what no translator could do, naming the key.
+    ///
+    /// # Errors
+    /// The first problem found.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let error = |text: String| Err(ConfigError(text));
+        if !(1..=MAX_SESSIONS).contains(&self.max_sessions) {
+            return error(format!("max-sessions: must be 1 to {MAX_SESSIONS}"));
+        }
+        if self.pool4.is_empty() {
+            return error("pool4: is empty; name at least one address".to_string());
+        }
+        for entry in &self.pool4 {
+            if entry.ports.max == 0 {
+                return error(format!("pool4 {}: port 0 alone is no port", entry.prefix));
+            }
+            if entry.prefix.prefix_len() < 16 {
+                return error(format!("pool4 {}: at most a /16 an entry", entry.prefix));
+            }
+        }
+        for (index, bib) in self.bib.iter().enumerate() {
+            let covered = self.pool4.iter().any(|entry| {
+                entry.protocol.is_none_or(|p| p == bib.protocol)
+                    && entry.prefix.contains(bib.ipv4.addr)
+                    && entry.ports.contains(bib.ipv4.port)
+            });
+            if !covered {
+                return error(format!("bib[{index}] ipv4 {}: not in pool4", bib.ipv4));
+            }
+            if self.pool6.contains(&bib.ipv6.addr) {
+                return error(format!("bib[{index}] ipv6 {}: lies in pool6", bib.ipv6));
+            }
+            for (other, earlier) in self.bib.iter().enumerate().take(index) {
+                let same = earlier.protocol == bib.protocol
+                    && (earlier.ipv4 == bib.ipv4 || earlier.ipv6 == bib.ipv6);
+                if same {
+                    return error(format!("bib[{index}]: shares an address with bib[{other}]"));
+                }
+            }
+        }
+        self.global.validate()
+    }
+}
+
+impl Globals {
+    /// Refuses values outside their range, naming the key.
+    ///
+    /// # Errors
+    /// The first problem found.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let timeouts = [
+            ("udp-timeout", self.udp_timeout, 120_000),
+            ("icmp-timeout", self.icmp_timeout, 1),
+            ("tcp-est-timeout", self.tcp_est_timeout, 7_200_000),
+            ("tcp-trans-timeout", self.tcp_trans_timeout, 240_000),
+        ];
+        for (key, value, min) in timeouts {
+            if !(min..=MAX_TIMEOUT_MS).contains(&value) {
+                let (min, max) = (min / 1000, MAX_TIMEOUT_MS / 1000);
+                return Err(ConfigError(format!(
+                    "{key}: {} s is outside {min} s to {max} s (RFC 6146 section 4)",
+                    value / 1000
+                )));
+            }
+        }
+        if self.lowest_ipv6_mtu < 1280 {
+            return Err(ConfigError("lowest-ipv6-mtu: must be at least 1280".to_string()));
+        }
+        if self.f_args > 15 {
+            return Err(ConfigError("f-args: must be 0 to 15 (four bits)".to_string()));
+        }
+        Ok(())
+    }
+}
+
+/// `addr#port` as text, for serde.
+macro_rules! endpoint_text {
+    ($module:ident, $endpoint:ident, $addr:ident, $kind:literal) => {
+        pub(crate) mod $module {
+            use super::*;
+            use serde::de::{Deserializer, Error};
+            use serde::ser::Serializer;
+
+            pub fn parse(text: &str) -> Result<$endpoint, ConfigError> {
+                let split = text.split_once('#');
+                split
+                    .and_then(|(addr, port)| {
+                        let addr: $addr = addr.parse().ok()?;
+                        Some($endpoint { addr, port: port.parse().ok()? })
+                    })
+                    .ok_or_else(|| {
+                        ConfigError(format!("{text:?}: write an {} address, #, and a port", $kind))
+                    })
+            }
+
+            pub fn serialize<S: Serializer>(value: &$endpoint, to: S) -> Result<S::Ok, S::Error> {
+                to.collect_str(value)
+            }
+
+            pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<$endpoint, D::Error> {
+                parse(&String::deserialize(from)?).map_err(D::Error::custom)
+            }
+        }
+    };
+}
+endpoint_text!(endpoint6, Endpoint6, Ipv6Addr, "IPv6");
+endpoint_text!(endpoint4, Endpoint4, Ipv4Addr, "IPv4");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(json: &str) -> Result<Config, String> {
+        let config: Config = serde_json::from_str(json).map_err(|e| e.to_string())?;
+        config.validate().map_err(|e| e.to_string())?;
+        Ok(config)
+    }
+
+    #[test]
+    fn reads_what_it_writes() {
+        let text = r#"{"pool4": [{"prefix": "192.0.2.1", "ports": "61001-65535"}],
+            "bib": [{"protocol": "tcp", "ipv6": "2001:db8::8#80", "ipv4": "192.0.2.1#61001"}]}"#;
+        let parsed = config(text).unwrap();
+        assert_eq!(parsed.bib[0].ipv6.port, 80);
+        let again = serde_json::to_string(&parsed).unwrap();
+        assert_eq!(config(&again).unwrap(), parsed);
+    }
+
+    #[test]
+    fn names_the_key_that_is_wrong() {
+        for (text, key) in [
+            (r#"{}"#, "pool4"),
+            (r#"{"pool4": [{"prefix": "192.0.2.1/33"}]}"#, "192.0.2.1/33"),
+            (r#"{"pool4": [{"prefix": "192.0.2.1"}], "max-sessions": 0}"#, "max-sessions"),
+            (
+                r#"{"pool4": [{"prefix": "192.0.2.1"}], "global": {"udp-timeout": 1}}"#,
+                "udp-timeout",
+            ),
+            (r#"{"pool4": [{"prefix": "192.0.2.1"}], "globl": {}}"#, "globl"),
+            (
+                r#"{"pool4": [{"prefix": "192.0.2.1"}],
+                "bib": [{"protocol": "udp", "ipv6": "::1#1", "ipv4": "192.0.2.2#2000"}]}"#,
+                "bib[0] ipv4",
+            ),
+        ] {
+            let error = config(text).unwrap_err();
+            assert!(error.contains(key), "{error}");
+        }
+    }
+}

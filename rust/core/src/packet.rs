@@ -1,0 +1,122 @@
+//! A packet on its way through the translator, in a buffer that somebody else owns.
+
+use alloc::vec::Vec;
+
+use crate::stats::DropReason;
+
+/// Bytes that a buffer must leave free before the packet: v4 to v6 grows by 20, by 28 with a
+/// fragment header.
+pub const HEADROOM: usize = 64;
+
+/// Segmentation that was left to whoever sends the packet on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Gso {
+    /// The packet goes out as it is.
+    #[default]
+    None,
+    /// A TCP super-packet.
+    Tcp,
+    /// A UDP super-packet (several datagrams of one flow).
+    Udp,
+}
+
+/// Work that the sender left to the network device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Offload {
+    /// The transport checksum covers the pseudo-header alone (Linux's CHECKSUM_PARTIAL): the field
+    /// holds the folded sum, not complemented.
+    pub partial_checksum: bool,
+    /// What is to be cut at `gso_size`.
+    pub gso: Gso,
+    /// Payload bytes of a segment; 0 without segmentation.
+    pub gso_size: u16,
+}
+
+/// What became of a packet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Outcome {
+    /// Not handled yet.
+    #[default]
+    Pending,
+    /// Translated in place; send [`Packet::bytes`] on.
+    Forward,
+    /// Taken: kept for later, or what replaces it comes out of `poll_packet`.
+    Consumed,
+    /// To be forgotten, for this reason.
+    Drop(DropReason),
+}
+
+/// An IP packet in a borrowed buffer, with room before it.
+///
+/// `buf[start..end]` is the packet. Translation moves `start` and `end`, never the payload.
+#[derive(Debug)]
+pub struct Packet<'a> {
+    buf: &'a mut [u8],
+    start: usize,
+    end: usize,
+    /// What the device still has to do.
+    pub offload: Offload,
+    /// What became of it; set by `handle_packets`.
+    pub outcome: Outcome,
+}
+
+impl<'a> Packet<'a> {
+    /// A packet of `len` bytes that begins at `start` of `buf`; both are cut to what `buf` holds.
+    pub fn new(buf: &'a mut [u8], start: usize, len: usize, offload: Offload) -> Self {
+        let start = start.min(buf.len());
+        let end = start.saturating_add(len).min(buf.len());
+        Self { buf, start, end, offload, outcome: Outcome::Pending }
+    }
+
+    /// The packet, from the first byte of its IP header.
+    pub fn bytes(&self) -> &[u8] {
+        &self.buf[self.start..self.end]
+    }
+
+    /// The same, to be changed.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.buf[self.start..self.end]
+    }
+
+    /// Where the packet begins in its buffer.
+    pub fn start(&self) -> usize {
+        self.start
+    }
+
+    /// Bytes in the packet.
+    pub fn len(&self) -> usize {
+        self.end - self.start
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+
+    /// Moves the beginning so that a header of `old` bytes can be written anew with `new` bytes.
+    /// Returns false, changing nothing, if the buffer lacks the headroom or the packet the bytes.
+    #[must_use]
+    pub fn resize_front(&mut self, old: usize, new: usize) -> bool {
+        match (self.start + old).checked_sub(new) {
+            Some(start) if start <= self.end => {
+                self.start = start;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Cuts the packet to `len` bytes if it is longer (padding behind the IP packet).
+    pub fn truncate(&mut self, len: usize) {
+        self.end = self.end.min(self.start.saturating_add(len));
+    }
+}
+
+/// A packet that the translator itself made or kept: an ICMP error, a fragment, a released SYN.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnedPacket {
+    /// From the first byte of the IP header.
+    pub bytes: Vec<u8>,
+    /// What the device still has to do.
+    pub offload: Offload,
+}

@@ -1,0 +1,5 @@
+//! BIB and sessions in memory.
+
+pub mod record;
+
+pub use record::{SessionKey, SessionRecord, State};

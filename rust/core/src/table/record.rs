@@ -1,0 +1,81 @@
+//! A session as one node tells it to another, and as people see it.
+
+use crate::tuple::{Endpoint4, Endpoint6, Proto};
+
+/// State of a session (RFC 6146 §3.5.2). The numbers are joold's. UDP and ICMP sessions are
+/// always `Established`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum State {
+    /// ESTABLISHED.
+    Established = 0,
+    /// V6 INIT: a SYN came from IPv6.
+    V6Init = 1,
+    /// V4 INIT: a SYN came from IPv4.
+    V4Init = 2,
+    /// V4 FIN RCV.
+    V4FinRcv = 3,
+    /// V6 FIN RCV.
+    V6FinRcv = 4,
+    /// V4 FIN + V6 FIN RCV.
+    V4FinV6FinRcv = 5,
+    /// TRANS: a RST came.
+    Trans = 6,
+}
+
+impl State {
+    /// The state of that number, if there is one.
+    pub const fn from_u8(number: u8) -> Option<Self> {
+        Some(match number {
+            0 => Self::Established,
+            1 => Self::V6Init,
+            2 => Self::V4Init,
+            3 => Self::V4FinRcv,
+            4 => Self::V6FinRcv,
+            5 => Self::V4FinV6FinRcv,
+            6 => Self::Trans,
+            _ => return None,
+        })
+    }
+
+    /// Its name, as Jool shows it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Established => "ESTABLISHED",
+            Self::V6Init => "V6_INIT",
+            Self::V4Init => "V4_INIT",
+            Self::V4FinRcv => "V4_FIN_RCV",
+            Self::V6FinRcv => "V6_FIN_RCV",
+            Self::V4FinV6FinRcv => "V4_FIN_V6_FIN_RCV",
+            Self::Trans => "TRANS",
+        }
+    }
+}
+
+/// What identifies a session in the cluster: RFC 6146's 5-tuple, seen from the IPv4 side with its
+/// IPv6 owner. dst6 is pool6 + dst4, so it isn't kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionKey {
+    /// Its protocol.
+    pub proto: Proto,
+    /// The IPv6 node (X', x).
+    pub src6: Endpoint6,
+    /// Its mask (T, t).
+    pub src4: Endpoint4,
+    /// The IPv4 node (Z, z). For ICMP the port equals `src4.port`.
+    pub dst4: Endpoint4,
+}
+
+/// A whole session. `version` grows with every change that peers are told of; of two copies the
+/// one with the later version (compared modulo 2^32) is the newer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionRecord {
+    /// Which session.
+    pub key: SessionKey,
+    /// Its TCP state.
+    pub state: State,
+    /// Milliseconds that it has left.
+    pub lifetime_ms: u32,
+    /// See above.
+    pub version: u32,
+}

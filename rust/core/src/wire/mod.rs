@@ -1,0 +1,1 @@
+//! IP headers: one file a header.

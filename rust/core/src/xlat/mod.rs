@@ -1,0 +1,1 @@
+//! Translation of packets between the families (RFC 7915).

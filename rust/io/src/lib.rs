@@ -1,0 +1,1 @@
+//! TUN devices and worker threads: the only unsafe code.

@@ -1,0 +1,1 @@
+//! A seeded network and a cluster of nodes on it.
