@@ -1,0 +1,69 @@
+# The commands that people and CI use. `make help` lists them.
+.DEFAULT_GOAL := help
+.PHONY: help setup packages demo test test-rust test-python lint format bench sim fuzz clean
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+BUILT := $(VENV)/.built
+SOURCES := Cargo.toml Cargo.lock pyproject.toml $(shell find rust -name '*.rs' -o -name Cargo.toml)
+# A bench or a test by the beginning of its name: make bench ONLY=translate
+ONLY ?=
+# Schedules that `make sim` plays.
+SCHEDULES ?= 2000
+# Seconds for each target of `make fuzz`.
+SECONDS ?= 60
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+setup: packages $(BUILT) ## everything the other commands need, in .venv and (as root) from Debian
+
+packages: # Debian packages: as root install what is missing, else name it
+	@contrib/debian-packages
+
+$(BIN)/maturin:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet 'maturin>=1.9,<2'
+
+$(BUILT): $(BIN)/maturin $(SOURCES)
+	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --release --extras dev --quiet
+	@touch $@
+
+demo: setup ## a NAT64 dies and its connections go on: the two stories, in namespaces
+	$(BIN)/jsync demo
+
+test: test-rust test-python ## all tests; those that need root say so when they are skipped
+
+test-rust: setup
+	cargo test --workspace --quiet
+
+test-python: setup
+	$(BIN)/pytest
+
+lint: setup ## formatting, clippy, ruff, mypy: warnings are errors
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --quiet -- -D warnings
+	$(BIN)/ruff format --check python tests benches
+	$(BIN)/ruff check python tests benches
+	$(BIN)/mypy
+	$(BIN)/python -m mypy.stubtest jsync._core
+
+format: setup ## rewrite the sources as `make lint` wants them
+	cargo fmt --all
+	$(BIN)/ruff format python tests benches
+	$(BIN)/ruff check --fix python tests benches
+
+bench: setup ## measurements with the ceiling of the same run; ONLY=prefix for some
+	$(BIN)/python benches/run.py $(ONLY)
+
+sim: ## seeded schedules of a cluster on a bad network; SCHEDULES=n
+	cargo run --release --quiet -p jsync-sim --bin sim -- $(SCHEDULES)
+
+fuzz: ## each fuzz target for SECONDS (needs nightly Rust and cargo-fuzz)
+	@for target in $$(cd rust/fuzz && cargo +nightly fuzz list); do \
+		(cd rust/fuzz && cargo +nightly fuzz run $$target -- -max_total_time=$(SECONDS)) || exit 1; \
+	done
+
+clean: ## forget what was built
+	rm -rf $(VENV) target
