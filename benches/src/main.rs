@@ -1,0 +1,15 @@
+//! Measurements of the core, in memory and on one thread.
+//!
+//! `jsync-bench [PREFIX]` prints a JSON object a line for every measurement whose name begins with
+//! PREFIX: name, value, unit, ceiling (measured in the same run) and ratio = value / ceiling.
+
+mod memory;
+mod report;
+
+use report::Report;
+
+fn main() {
+    let prefix = std::env::args().nth(1).unwrap_or_default();
+    let mut report = Report::new(prefix);
+    memory::run(&mut report);
+}
