@@ -8,6 +8,9 @@ mod report;
 
 use report::Report;
 
+#[global_allocator]
+static ALLOCATOR: jsync_io::alloc::HugePages = jsync_io::alloc::HugePages;
+
 fn main() {
     let prefix = std::env::args().nth(1).unwrap_or_default();
     let mut report = Report::new(prefix);

@@ -1,1 +1,3 @@
 //! TUN devices and worker threads: the only unsafe code.
+
+pub mod alloc;
