@@ -2,4 +2,4 @@
 
 pub mod record;
 
-pub use record::{SessionKey, SessionRecord, State};
+pub use record::{BibRecord, Change, Learned, SessionKey, SessionRecord, State};

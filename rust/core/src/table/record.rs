@@ -79,3 +79,45 @@ pub struct SessionRecord {
     /// See above.
     pub version: u32,
 }
+
+/// A BIB entry as people see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BibRecord {
+    /// Its protocol.
+    pub proto: Proto,
+    /// The IPv6 node (X', x).
+    pub src6: Endpoint6,
+    /// Its mask (T, t).
+    pub src4: Endpoint4,
+    /// Whether the operator made it; such an entry outlives its sessions.
+    pub is_static: bool,
+    /// How many sessions it has.
+    pub sessions: u32,
+}
+
+/// Something that peers have to be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// A session was created, changed its state or lives longer. The lifetime contains the slack
+    /// that keeps a peer's copy alive until the next refresh is told.
+    Upsert(SessionRecord),
+    /// A session is gone, with the version of its removal.
+    Remove(SessionKey, u32),
+}
+
+/// What became of a session that a peer told of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Learned {
+    /// The table has it now.
+    Applied,
+    /// The table had all of it already.
+    Unchanged,
+    /// The table knows a later version.
+    Stale,
+    /// A mapping of ours excludes it and takes precedence.
+    Collision,
+    /// It can't be here: outside pool4, inside pool6, or no session at all.
+    Rejected,
+    /// The table holds max-sessions already.
+    Full,
+}
