@@ -14,6 +14,7 @@ extern crate std;
 pub mod addr;
 pub mod config;
 pub mod nat64;
+pub mod node;
 pub mod packet;
 pub mod stats;
 pub mod sync;

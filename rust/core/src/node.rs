@@ -1,0 +1,169 @@
+//! A node: the translator and session synchronisation, joined.
+//!
+//! After any `handle_*`, call `poll_packet`, `poll_transmit` and `poll_event` until they have
+//! nothing more, and ask `poll_timeout` when to call `handle_timeout`.
+
+use crate::config::{Config, ConfigError};
+use crate::nat64::Nat64;
+use crate::packet::{OwnedPacket, Packet};
+use crate::stats::Stats;
+use crate::sync::event::{Event, Reason};
+use crate::sync::frame::{FrameError, OpenFrame, Transmit};
+use crate::sync::{PeerStatus, Sessions, Sync, SyncConfig};
+use crate::table::{Change, Learned, SessionKey, SessionRecord};
+use crate::time::Time;
+
+/// A NAT64 and its place in a cluster.
+#[derive(Debug)]
+pub struct Node {
+    nat64: Nat64,
+    sync: Option<Sync>,
+}
+
+impl Node {
+    /// A node with an empty table; without `sync` it stands alone. `secret` is random and this
+    /// node's own: it keys hashes, the choice of ports and the challenges to peers.
+    ///
+    /// # Errors
+    /// What [`Config::validate`] and [`SyncConfig::validate`] refuse.
+    pub fn new(
+        config: Config,
+        sync: Option<SyncConfig>,
+        secret: &[u8; 32],
+    ) -> Result<Self, ConfigError> {
+        let nat64 = Nat64::new(config, secret)?;
+        let sync = sync.map(|config| Sync::new(config, nat64.config(), secret)).transpose()?;
+        Ok(Self { nat64, sync })
+    }
+
+    /// Translates a burst in place and sets every packet's outcome.
+    pub fn handle_packets(&mut self, now: Time, burst: &mut [Packet<'_>]) {
+        self.nat64.handle_packets(now, burst);
+        self.notice_changes(now);
+    }
+
+    /// Takes a frame that [`Keyring::open`](crate::sync::Keyring::open) found authentic. False if
+    /// it is a repetition, a recording, or of a peer that nothing is taken from.
+    pub fn handle_frame(&mut self, now: Time, frame: &OpenFrame) -> bool {
+        match &mut self.sync {
+            Some(sync) => sync.handle_frame(now, frame, &mut self.nat64),
+            None => false,
+        }
+    }
+
+    /// Counts bytes that [`Keyring::open`](crate::sync::Keyring::open) refused.
+    pub fn refuse_frame(&mut self, now: Time, error: FrameError) {
+        if let Some(sync) = &mut self.sync {
+            sync.refuse_frame(now, error, &mut self.nat64.stats);
+        }
+    }
+
+    /// Does what is due at `now`, a bounded part of it: ask `poll_timeout` for the rest.
+    pub fn handle_timeout(&mut self, now: Time) {
+        self.nat64.handle_timeout(now);
+        if let Some(sync) = &mut self.sync {
+            sync.handle_timeout(now, &mut self.nat64);
+        }
+        self.notice_changes(now);
+    }
+
+    /// When `handle_timeout` is to be called next.
+    pub fn poll_timeout(&self) -> Option<Time> {
+        let sync = self.sync.as_ref().and_then(Sync::poll_timeout);
+        [self.nat64.poll_timeout(), sync].into_iter().flatten().min()
+    }
+
+    /// The next packet that the translator itself has to send.
+    pub fn poll_packet(&mut self) -> Option<OwnedPacket> {
+        self.nat64.poll_packet()
+    }
+
+    /// The next frame to send, to be sealed by [`Keyring::seal`](crate::sync::Keyring::seal).
+    /// Frames are made when they are asked for, so a caller that can't send just doesn't ask.
+    pub fn poll_transmit(&mut self, now: Time) -> Option<Transmit> {
+        self.sync.as_mut()?.poll_transmit(now, &mut self.nat64)
+    }
+
+    /// The next thing worth a line in the log.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.sync.as_mut()?.poll_event()
+    }
+
+    /// Whether this node may become MASTER.
+    pub fn ready(&self) -> bool {
+        self.reason().ready()
+    }
+
+    /// Why it may become MASTER, or not.
+    pub fn reason(&self) -> Reason {
+        self.sync.as_ref().map_or(Reason::NoSynchronisation, Sync::reason)
+    }
+
+    /// Every peer heard since the start, by number.
+    pub fn peers(&self, now: Time) -> impl Iterator<Item = PeerStatus> + '_ {
+        self.sync.iter().flat_map(move |sync| sync.peers(now))
+    }
+
+    /// Has the peers told of all changes and then of our leaving; nothing is sent after that.
+    pub fn leave(&mut self, now: Time) {
+        if let Some(sync) = &mut self.sync {
+            sync.leave(now);
+        }
+    }
+
+    /// The translator.
+    pub fn nat64(&self) -> &Nat64 {
+        &self.nat64
+    }
+
+    /// The translator, to be changed.
+    pub fn nat64_mut(&mut self) -> &mut Nat64 {
+        &mut self.nat64
+    }
+
+    fn notice_changes(&mut self, now: Time) {
+        if let Some(sync) = &mut self.sync {
+            sync.notice_changes(now, self.nat64.changes_pending());
+        }
+    }
+}
+
+impl Sessions for Nat64 {
+    fn learn(&mut self, now: Time, record: &SessionRecord) -> Learned {
+        self.learn(now, record)
+    }
+
+    fn unlearn(&mut self, now: Time, key: &SessionKey, version: u32) -> bool {
+        self.unlearn(now, key, version)
+    }
+
+    fn track_changes(&mut self, on: bool) {
+        self.track_changes(on);
+    }
+
+    fn changes_pending(&self) -> bool {
+        self.changes_pending()
+    }
+
+    fn pop_change(&mut self, now: Time) -> Option<Change> {
+        self.pop_change(now)
+    }
+
+    fn scan(
+        &self,
+        now: Time,
+        cursor: u32,
+        budget: usize,
+        f: &mut dyn FnMut(SessionRecord),
+    ) -> Option<u32> {
+        self.scan(now, cursor, budget, &mut |mut record| {
+            let slack = self.slack_ms(record.key.proto, record.state);
+            record.lifetime_ms = record.lifetime_ms.saturating_add(slack);
+            f(record);
+        })
+    }
+
+    fn stats(&mut self) -> &mut Stats {
+        &mut self.stats
+    }
+}

@@ -1,0 +1,148 @@
+//! What an operator decides about session synchronisation.
+
+use alloc::format;
+use alloc::string::{String, ToString};
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::ConfigError;
+use crate::sync::frame::{HEADER_LEN, TAG_LEN};
+
+/// The smallest `max-frame`: room for a header, a tag and a HELLO that greets one peer.
+pub const MIN_MAX_FRAME: u16 = 256;
+
+/// Session synchronisation of one node. All durations are milliseconds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct SyncConfig {
+    /// This node's number, unique in the cluster, 1 to 65535.
+    pub node: u16,
+    /// The cluster's name; frames of other clusters are ignored.
+    pub cluster: String,
+    /// This incarnation of the node. Must never have been used by this node before, since frames
+    /// of one (node, epoch) share a key; need not grow.
+    pub epoch: u64,
+    /// Time between two HELLOs.
+    #[serde(default = "hello_interval")]
+    pub hello_interval: u32,
+    /// Silence after which a peer counts as dead.
+    #[serde(default = "dead_interval")]
+    pub dead_interval: u32,
+    /// How long a node that starts waits for a peer that has sessions.
+    #[serde(default = "join_timeout")]
+    pub join_timeout: u32,
+    /// How long a change may wait for others to share its frame. 0 sends it at once; more saves
+    /// frames, and what waits is lost if this node dies.
+    #[serde(default = "flush_deadline")]
+    pub flush_deadline: u32,
+    /// The largest frame in bytes, all told: what the transport carries without fragments.
+    #[serde(default = "max_frame")]
+    pub max_frame: u16,
+    /// Frames are neither encrypted nor authenticated.
+    #[serde(default)]
+    pub plaintext: bool,
+}
+
+fn hello_interval() -> u32 {
+    500
+}
+
+fn dead_interval() -> u32 {
+    1500
+}
+
+fn join_timeout() -> u32 {
+    2000
+}
+
+fn flush_deadline() -> u32 {
+    5
+}
+
+fn max_frame() -> u16 {
+    1400
+}
+
+impl SyncConfig {
+    /// The defaults, for node `node` of `cluster` in its incarnation `epoch`.
+    pub fn new(node: u16, cluster: &str, epoch: u64) -> Self {
+        Self {
+            node,
+            cluster: cluster.to_string(),
+            epoch,
+            hello_interval: hello_interval(),
+            dead_interval: dead_interval(),
+            join_timeout: join_timeout(),
+            flush_deadline: flush_deadline(),
+            max_frame: max_frame(),
+            plaintext: false,
+        }
+    }
+
+    /// Refuses values that can't work, naming the key.
+    ///
+    /// # Errors
+    /// The first problem found.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        if self.node == 0 {
+            return Err(ConfigError("node: must be 1 to 65535".to_string()));
+        }
+        if self.cluster.is_empty() {
+            return Err(ConfigError("cluster: must not be empty".to_string()));
+        }
+        let ranges = [
+            ("hello-interval", self.hello_interval, 10, 60_000),
+            ("dead-interval", self.dead_interval, 20, 600_000),
+            ("join-timeout", self.join_timeout, 0, 600_000),
+            ("flush-deadline", self.flush_deadline, 0, 60_000),
+            ("max-frame", u32::from(self.max_frame), MIN_MAX_FRAME.into(), u16::MAX.into()),
+        ];
+        for (key, value, min, max) in ranges {
+            if !(min..=max).contains(&value) {
+                return Err(ConfigError(format!("{key}: {value} is outside {min} to {max}")));
+            }
+        }
+        if self.dead_interval < 2 * self.hello_interval {
+            return Err(ConfigError(
+                "dead-interval: must be at least twice hello-interval, or one lost HELLO kills \
+                 a peer"
+                    .to_string(),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Bytes of a frame that carry a body.
+    pub(crate) fn max_body(&self) -> usize {
+        usize::from(self.max_frame) - HEADER_LEN - TAG_LEN
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_are_valid_and_written_in_kebab_case() {
+        let json = r#"{"node": 1, "cluster": "campus", "epoch": 7, "hello-interval": 100}"#;
+        let config: SyncConfig = serde_json::from_str(json).unwrap();
+        config.validate().unwrap();
+        assert_eq!(config.hello_interval, 100);
+        assert_eq!(config, SyncConfig { hello_interval: 100, ..SyncConfig::new(1, "campus", 7) });
+    }
+
+    #[test]
+    fn names_the_key_that_is_wrong() {
+        let good = SyncConfig::new(1, "campus", 7);
+        for (config, key) in [
+            (SyncConfig { node: 0, ..good.clone() }, "node"),
+            (SyncConfig { cluster: String::new(), ..good.clone() }, "cluster"),
+            (SyncConfig { hello_interval: 1, ..good.clone() }, "hello-interval"),
+            (SyncConfig { dead_interval: 600, ..good.clone() }, "dead-interval"),
+            (SyncConfig { max_frame: 100, ..good.clone() }, "max-frame"),
+        ] {
+            let error = config.validate().unwrap_err().to_string();
+            assert!(error.starts_with(key), "{error}");
+        }
+    }
+}

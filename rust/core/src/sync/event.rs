@@ -1,0 +1,199 @@
+//! Things worth a line in the log.
+
+use core::fmt;
+
+use crate::sync::digest::Field;
+use crate::sync::frame::FrameError;
+
+/// Something that happened between nodes; `Display` is the line for the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A peer proved to be live.
+    PeerUp {
+        /// The peer.
+        node: u16,
+        /// Its incarnation.
+        epoch: u64,
+    },
+    /// A peer that was up has a new incarnation.
+    PeerRestarted {
+        /// The peer.
+        node: u16,
+        /// Its new incarnation.
+        epoch: u64,
+    },
+    /// A peer that was silent is heard again.
+    PeerBack {
+        /// The peer.
+        node: u16,
+    },
+    /// A peer has been silent for too long.
+    PeerDown {
+        /// The peer.
+        node: u16,
+        /// How long nothing was heard, in ms.
+        silent_ms: u64,
+    },
+    /// A peer said BYE.
+    PeerLeft {
+        /// The peer.
+        node: u16,
+    },
+    /// A peer's configuration differs from ours: nothing is synchronised with it.
+    Mismatch {
+        /// The peer.
+        node: u16,
+        /// The first field that differs.
+        field: Field,
+    },
+    /// The configurations agree again.
+    MismatchOver {
+        /// The peer.
+        node: u16,
+    },
+    /// Updates of a peer are lost for good: its table is fetched.
+    Behind {
+        /// The peer.
+        node: u16,
+    },
+    /// A peer's table is being fetched.
+    SnapshotStarted {
+        /// The peer.
+        node: u16,
+    },
+    /// A peer's table has arrived.
+    SnapshotDone {
+        /// The peer.
+        node: u16,
+        /// Sessions received.
+        sessions: u64,
+        /// How long it took.
+        ms: u64,
+    },
+    /// A peer stopped to answer before its table was whole.
+    SnapshotFailed {
+        /// The peer.
+        node: u16,
+    },
+    /// This node may become MASTER.
+    Ready {
+        /// Why.
+        reason: Reason,
+    },
+    /// Frames came that were refused; told at most once in ten seconds for each cause.
+    FramesRefused {
+        /// What was wrong with the last one.
+        error: FrameError,
+        /// How many since the last time.
+        count: u64,
+    },
+    /// Another machine sends frames as this node.
+    OwnIdentity {
+        /// This node's number.
+        node: u16,
+        /// The other's incarnation.
+        epoch: u64,
+    },
+    /// There are more nodes than this one can keep apart.
+    TooManyPeers {
+        /// The one that was turned away.
+        node: u16,
+    },
+    /// So many events happened before anyone asked that some were forgotten.
+    Forgotten {
+        /// How many.
+        count: u64,
+    },
+}
+
+/// Why a node is ready to become MASTER, or not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// There is no synchronisation to wait for.
+    NoSynchronisation,
+    /// It listens for peers.
+    Listening,
+    /// A peer with a table is up, and its configuration differs from ours.
+    Differs {
+        /// The peer.
+        node: u16,
+        /// The first field that differs.
+        field: Field,
+    },
+    /// A peer's table is arriving.
+    Fetching {
+        /// The peer.
+        node: u16,
+    },
+    /// No peer has sessions that this node lacks.
+    Alone,
+    /// A peer's table has arrived.
+    Fetched {
+        /// The peer.
+        node: u16,
+    },
+}
+
+impl Reason {
+    /// Whether it is a reason to be ready.
+    pub const fn ready(self) -> bool {
+        matches!(self, Self::NoSynchronisation | Self::Alone | Self::Fetched { .. })
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoSynchronisation => f.write_str("synchronisation is off"),
+            Self::Listening => f.write_str("listening for peers"),
+            Self::Differs { node, field } => {
+                write!(f, "node {node} has sessions, but its {field} differs from ours")
+            }
+            Self::Fetching { node } => write!(f, "fetching the sessions of node {node}"),
+            Self::Alone => f.write_str("no peer has sessions that are missing here"),
+            Self::Fetched { node } => write!(f, "has the sessions of node {node}"),
+        }
+    }
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::PeerUp { node, epoch } => write!(f, "node {node} is up (epoch {epoch:#x})"),
+            Self::PeerRestarted { node, epoch } => {
+                write!(f, "node {node} has restarted (epoch {epoch:#x})")
+            }
+            Self::PeerBack { node } => write!(f, "node {node} is heard again"),
+            Self::PeerDown { node, silent_ms } => {
+                write!(f, "node {node} is down: silent for {silent_ms} ms")
+            }
+            Self::PeerLeft { node } => write!(f, "node {node} has left"),
+            Self::Mismatch { node, field } => write!(
+                f,
+                "node {node} is configured otherwise: {field} differs; not synchronising with it"
+            ),
+            Self::MismatchOver { node } => write!(f, "node {node} is configured as we are again"),
+            Self::Behind { node } => {
+                write!(f, "updates of node {node} are lost; fetching all its sessions")
+            }
+            Self::SnapshotStarted { node } => write!(f, "fetching the sessions of node {node}"),
+            Self::SnapshotDone { node, sessions, ms } => {
+                write!(f, "got {sessions} sessions of node {node} in {ms} ms")
+            }
+            Self::SnapshotFailed { node } => {
+                write!(f, "node {node} stopped to answer before all its sessions were here")
+            }
+            Self::Ready { reason } => write!(f, "ready: {reason}"),
+            Self::FramesRefused { error, count } => {
+                write!(f, "refused {count} frames; the last: {error}")
+            }
+            Self::OwnIdentity { node, epoch } => write!(
+                f,
+                "another machine sends as node {node} (epoch {epoch:#x}): give it a number of \
+                 its own"
+            ),
+            Self::TooManyPeers { node } => write!(f, "too many peers: node {node} is ignored"),
+            Self::Forgotten { count } => write!(f, "{count} events were forgotten"),
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! Bodies of the frames that carry no sessions, and the heads of those that do.
+
+use alloc::vec::Vec;
+
+use crate::sync::bytes::{Put, Reader};
+use crate::sync::digest::{Digests, Field};
+
+/// The cursor behind the last slot of a table.
+pub const END: u32 = u32::MAX;
+/// The most ranges in a NACK.
+pub const MAX_NACK_RANGES: usize = 32;
+/// The most ranges in a snapshot request.
+pub const MAX_SNAPSHOT_RANGES: usize = 8;
+/// Bytes of an update's body before its sessions.
+pub const UPDATE_HEAD_LEN: usize = 8;
+/// Bytes of a snapshot's body before its sessions.
+pub const SNAPSHOT_HEAD_LEN: usize = 13;
+
+const FLAG_READY: u8 = 1;
+const FLAG_LAST: u8 = 1;
+const HELLO_HEAD_LEN: usize = 18 + 5 * Field::ALL.len();
+const GREETING_LEN: usize = 34;
+
+/// I am here.
+///
+/// | size | field |
+/// |-----:|-------|
+/// | 1 | flags: bit 0 = ready |
+/// | 1 | number of digests |
+/// | 5 each | digest: field (1), its digest (4) |
+/// | 8 | number of the last update sent |
+/// | 8 | number of the oldest update that can still be asked for |
+/// | 34 each | greetings, as many as the header's count: see [`Greeting`] |
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hello {
+    /// The sender has a table that others may rely on.
+    pub ready: bool,
+    /// What its configuration comes down to.
+    pub digests: Digests,
+    /// The last update that it sent.
+    pub last: u64,
+    /// The oldest update that it can send again.
+    pub oldest: u64,
+    /// The peers that it hears.
+    pub greetings: Vec<Greeting>,
+}
+
+/// What a HELLO says to one peer: node (2), its epoch (8), challenge (8), echo (8), acknowledged
+/// (8).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Greeting {
+    /// The peer.
+    pub node: u16,
+    /// The incarnation of the peer that was heard.
+    pub epoch: u64,
+    /// What that incarnation has to echo, to prove that its frames are no recordings.
+    pub challenge: u64,
+    /// The challenge that it gave us.
+    pub echo: u64,
+    /// Every update of its up to this number has arrived.
+    pub acknowledged: u64,
+}
+
+impl Hello {
+    /// How many greetings fit a body of `max_body` bytes.
+    pub const fn room(max_body: usize) -> usize {
+        max_body.saturating_sub(HELLO_HEAD_LEN) / GREETING_LEN
+    }
+
+    pub(crate) fn put(&self, out: &mut Vec<u8>) {
+        out.put([if self.ready { FLAG_READY } else { 0 }, Field::ALL.len() as u8]);
+        for field in Field::ALL {
+            out.put([*field as u8]);
+            out.put(self.digests.of(*field).to_be_bytes());
+        }
+        out.put(self.last.to_be_bytes());
+        out.put(self.oldest.to_be_bytes());
+        for greeting in &self.greetings {
+            out.put(greeting.node.to_be_bytes());
+            out.put(greeting.epoch.to_be_bytes());
+            out.put(greeting.challenge.to_be_bytes());
+            out.put(greeting.echo.to_be_bytes());
+            out.put(greeting.acknowledged.to_be_bytes());
+        }
+    }
+
+    pub(crate) fn take(body: &[u8], count: u16) -> Option<Self> {
+        let mut reader = Reader::new(body);
+        let ready = reader.u8()? & FLAG_READY != 0;
+        let mut digests = Digests::default();
+        for _ in 0..reader.u8()? {
+            let (field, digest) = (reader.u8()?, reader.u32()?);
+            digests.set(field, digest);
+        }
+        let (last, oldest) = (reader.u64()?, reader.u64()?);
+        let mut greetings = Vec::new();
+        for _ in 0..count {
+            greetings.push(Greeting {
+                node: reader.u16()?,
+                epoch: reader.u64()?,
+                challenge: reader.u64()?,
+                echo: reader.u64()?,
+                acknowledged: reader.u64()?,
+            });
+        }
+        reader.end()?;
+        Some(Self { ready, digests, last, oldest, greetings })
+    }
+}
+
+/// Updates from `first` to `last`, both included (8 bytes each). A NACK is as many of them as the
+/// header's count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UpdateRange {
+    /// The first.
+    pub first: u64,
+    /// The last.
+    pub last: u64,
+}
+
+pub(crate) fn put_nack(out: &mut Vec<u8>, ranges: &[UpdateRange]) {
+    for range in ranges {
+        out.put(range.first.to_be_bytes());
+        out.put(range.last.to_be_bytes());
+    }
+}
+
+pub(crate) fn take_nack(body: &[u8], count: u16) -> Option<Vec<UpdateRange>> {
+    let mut reader = Reader::new(body);
+    let mut ranges = Vec::new();
+    for _ in 0..count.min(MAX_NACK_RANGES as u16) {
+        ranges.push(UpdateRange { first: reader.u64()?, last: reader.u64()? });
+    }
+    Some(ranges)
+}
+
+/// Slots of the sender's table from `from` up to but not including `until` (4 bytes each).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SlotRange {
+    /// The first.
+    pub from: u32,
+    /// The one behind the last, or [`END`].
+    pub until: u32,
+}
+
+/// Asks for parts of a table: id (4), frames at most (2), then as many [`SlotRange`]s as the
+/// header's count.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SnapshotRequest {
+    /// Comes back in the answer.
+    pub id: u32,
+    /// How many frames the answer may have.
+    pub frames: u16,
+    /// What is wanted, in order.
+    pub ranges: Vec<SlotRange>,
+}
+
+impl SnapshotRequest {
+    pub(crate) fn put(&self, out: &mut Vec<u8>) {
+        out.put(self.id.to_be_bytes());
+        out.put(self.frames.to_be_bytes());
+        for range in &self.ranges {
+            out.put(range.from.to_be_bytes());
+            out.put(range.until.to_be_bytes());
+        }
+    }
+
+    pub(crate) fn take(body: &[u8], count: u16) -> Option<Self> {
+        let mut reader = Reader::new(body);
+        let (id, frames) = (reader.u32()?, reader.u16()?);
+        let mut ranges = Vec::new();
+        for _ in 0..count.min(MAX_SNAPSHOT_RANGES as u16) {
+            ranges.push(SlotRange { from: reader.u32()?, until: reader.u32()? });
+        }
+        Some(Self { id, frames, ranges })
+    }
+}
+
+/// The head of a snapshot's frame: id (4), slots that it covers (8), flags (1; bit 0 = last frame
+/// of this answer). As many sessions as the header's count follow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SnapshotHead {
+    /// The request that this answers.
+    pub id: u32,
+    /// The slots whose sessions are all in this frame.
+    pub covers: SlotRange,
+    /// The answer ends here.
+    pub last: bool,
+}
+
+impl SnapshotHead {
+    /// The bytes; the caller patches them in once it knows what the frame covers.
+    pub(crate) fn bytes(&self) -> [u8; SNAPSHOT_HEAD_LEN] {
+        let mut out = [0; SNAPSHOT_HEAD_LEN];
+        out[..4].copy_from_slice(&self.id.to_be_bytes());
+        out[4..8].copy_from_slice(&self.covers.from.to_be_bytes());
+        out[8..12].copy_from_slice(&self.covers.until.to_be_bytes());
+        out[12] = if self.last { FLAG_LAST } else { 0 };
+        out
+    }
+
+    pub(crate) fn take(reader: &mut Reader<'_>) -> Option<Self> {
+        let id = reader.u32()?;
+        let covers = SlotRange { from: reader.u32()?, until: reader.u32()? };
+        Some(Self { id, covers, last: reader.u8()? & FLAG_LAST != 0 })
+    }
+}
