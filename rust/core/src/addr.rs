@@ -7,6 +7,8 @@ use core::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::stats::DropReason;
+
 /// Text that is not what it should be: a prefix, a range, a transport address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AddrError(pub String);
@@ -75,6 +77,23 @@ impl Pool6 {
         let high = joined >> 64 << 64;
         let low = (joined << 64) >> 72;
         Ipv6Addr::from_bits(prefix | high | low)
+    }
+
+    /// Whether a packet may be translated whose IPv4 side is `addr`: it is a host's, and the
+    /// well-known prefix carries global addresses alone unless `allow_non_global`
+    /// (RFC 6052 §3.1).
+    ///
+    /// # Errors
+    /// What to count.
+    #[inline]
+    pub fn check(&self, addr: Ipv4Addr, allow_non_global: bool) -> Result<(), DropReason> {
+        if !is_unicast4(addr) {
+            return Err(DropReason::BadAddress);
+        }
+        if *self == Self::WELL_KNOWN && !allow_non_global && !is_global4(addr) {
+            return Err(DropReason::NonGlobal);
+        }
+        Ok(())
     }
 }
 
@@ -250,6 +269,34 @@ impl fmt::Display for PortRange {
     }
 }
 
+/// Whether a packet may come from or go to `addr` across a router: not "this network", loopback,
+/// multicast, class E or broadcast (RFC 1812 §5.3.7, RFC 6890).
+#[inline]
+pub const fn is_unicast4(addr: Ipv4Addr) -> bool {
+    !matches!(addr.octets()[0], 0 | 127 | 224..)
+}
+
+/// Whether `addr` may mean the same host to everybody (RFC 6890). The documentation prefixes
+/// (RFC 5737) count as global though they are not: nobody has them, so that a packet can't reach
+/// the wrong host, and every example is written with them.
+pub const fn is_global4(addr: Ipv4Addr) -> bool {
+    let [a, b, c, _] = addr.octets();
+    !(addr.is_private()
+        || addr.is_link_local()
+        || !is_unicast4(addr)
+        || (a == 100 && b & 0xc0 == 64)
+        || (a == 192 && b == 0 && c == 0)
+        || (a == 198 && b & 0xfe == 18))
+}
+
+/// Whether a packet may come from or go to `addr` across a router: not multicast, link-local,
+/// unspecified, loopback, or an IPv4-mapped or IPv4-compatible address (RFC 4291 §2.5, ::/80).
+#[inline]
+pub const fn is_unicast6(addr: Ipv6Addr) -> bool {
+    let bits = addr.to_bits();
+    bits >> 120 != 0xff && bits >> 118 != 0x3fa && bits >> 48 != 0
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -290,6 +337,48 @@ mod tests {
         assert!("192.0.2.1/24".parse::<Prefix4>().is_err());
         assert!("0.0.0.0/0".parse::<Prefix4>().unwrap().contains(Ipv4Addr::new(255, 0, 0, 1)));
         assert!("5-4".parse::<PortRange>().is_err());
+    }
+
+    #[test]
+    fn well_known_prefix_carries_global_addresses_alone() {
+        let other: Pool6 = "2001:db8::/96".parse().unwrap();
+        let check = |pool6: Pool6, addr: &str, allow| pool6.check(addr.parse().unwrap(), allow);
+        for private in [
+            "10.1.2.3",
+            "172.16.0.1",
+            "172.31.255.255",
+            "192.168.1.1",
+            "100.64.0.1",
+            "100.127.255.255",
+            "169.254.1.1",
+            "192.0.0.9",
+            "198.18.0.1",
+            "198.19.255.255",
+        ] {
+            assert_eq!(check(Pool6::WELL_KNOWN, private, false), Err(DropReason::NonGlobal));
+            assert_eq!(check(Pool6::WELL_KNOWN, private, true), Ok(()));
+            assert_eq!(check(other, private, false), Ok(()));
+        }
+        for global in
+            ["8.8.8.8", "172.32.0.1", "100.128.0.1", "192.0.2.8", "198.51.100.1", "203.0.113.1"]
+        {
+            assert_eq!(check(Pool6::WELL_KNOWN, global, false), Ok(()), "{global}");
+        }
+        for nobody in ["0.0.0.0", "0.1.2.3", "127.0.0.1", "224.0.0.1", "240.0.0.1"] {
+            assert_eq!(check(other, nobody, true), Err(DropReason::BadAddress), "{nobody}");
+        }
+        assert!(!is_unicast4(Ipv4Addr::BROADCAST));
+    }
+
+    #[test]
+    fn addresses_that_no_router_forwards() {
+        for bad in ["::", "::1", "ff02::1", "fe80::1", "febf::1", "::ffff:192.0.2.1", "::192.0.2.1"]
+        {
+            assert!(!is_unicast6(bad.parse().unwrap()), "{bad}");
+        }
+        for good in ["2001:db8::1", "64:ff9b::1", "fd00::1", "fec0::1", "::1:0:0:0:1"] {
+            assert!(is_unicast6(good.parse().unwrap()), "{good}");
+        }
     }
 
     proptest! {

@@ -109,9 +109,12 @@ pub struct Globals {
     pub tcp_est_timeout: u32,
     /// Transitory TCP session lifetime, ms (TCP_TRANS).
     pub tcp_trans_timeout: u32,
-    /// Traffic class or TOS is cleared instead of copied.
+    /// The well-known prefix 64:ff9b::/96 may carry private IPv4 addresses and others that are not
+    /// global; RFC 6052 §3.1 forbids it. Other prefixes carry every address of a host.
+    pub allow_non_global: bool,
+    /// IPv6 packets get a traffic class of 0 instead of the IPv4 packet's TOS.
     pub zeroize_traffic_class: bool,
-    /// IPv4 packets get `tos` instead of the traffic class.
+    /// IPv4 packets get `tos` instead of the IPv6 packet's traffic class.
     pub override_tos: bool,
     /// See `override_tos`.
     pub tos: u8,
@@ -146,6 +149,7 @@ impl Default for Globals {
             icmp_timeout: 60_000,
             tcp_est_timeout: 7_200_000,
             tcp_trans_timeout: 240_000,
+            allow_non_global: false,
             zeroize_traffic_class: false,
             override_tos: false,
             tos: 0,

@@ -104,6 +104,9 @@ counters! {
         NotPool4 = "drop_not_pool4",
         /// Packets from or to an address that has no place in a translated packet.
         BadAddress = "drop_bad_address",
+        /// Packets that would put a non-global IPv4 address into the well-known prefix
+        /// (RFC 6052 section 3.1).
+        NonGlobal = "drop_non_global",
         /// IPv4 packets to a pool4 transport address without a BIB entry.
         NoBib = "drop_no_bib",
         /// ICMP errors about packets of no known session.

@@ -1,0 +1,51 @@
+//! Transport headers: ports and checksums, the same work in every direction.
+
+use crate::stats::DropReason;
+use crate::wire::checksum::Sum;
+use crate::wire::{L4, Refusal, be16, put16, tcp, udp};
+
+/// The new ports of a TCP or UDP header and the difference that the addresses make.
+pub(super) struct Change {
+    /// New pseudo-header addresses less the old ones.
+    pub addresses: Sum,
+    pub src_port: u16,
+    pub dst_port: u16,
+}
+
+impl Change {
+    /// Rewrites the TCP or UDP header at the beginning of `l4`, which the parser found to be whole.
+    /// With a partial checksum the field covers the addresses alone and isn't complemented.
+    #[inline]
+    pub(super) fn apply(&self, l4: &mut [u8], kind: L4, partial: bool) {
+        let ports =
+            self.addresses.sub(be16(l4, 0)).sub(be16(l4, 2)).add(self.src_port).add(self.dst_port);
+        put16(l4, 0, self.src_port);
+        put16(l4, 2, self.dst_port);
+        let field = if kind == L4::Tcp { tcp::CHECKSUM } else { udp::CHECKSUM };
+        let old = be16(l4, field);
+        let new = if partial {
+            self.addresses.add(old).fold()
+        } else if kind == L4::Tcp {
+            ports.update(old)
+        } else if old == 0 {
+            // No checksum: there is nothing to keep right.
+            0
+        } else {
+            udp::nonzero(ports.update(old))
+        };
+        put16(l4, field, new);
+    }
+}
+
+/// Bytes of the UDP datagram at the beginning of `l4`, by its own account.
+///
+/// # Errors
+/// A length that is less than the header's or more than there is.
+pub(super) fn udp_len(l4: &[u8]) -> Result<usize, Refusal> {
+    let len = usize::from(be16(l4, udp::LENGTH));
+    if (udp::HEADER_LEN..=l4.len()).contains(&len) {
+        Ok(len)
+    } else {
+        Err(DropReason::Malformed.into())
+    }
+}
