@@ -183,5 +183,11 @@ counters! {
         FrameOwnIdentity = "sync_frame_own_identity",
         /// Frames missing from a peer's sequence.
         FrameGap = "sync_frame_gap",
+        /// Packets lost because the TUN device was down or the kernel out of memory.
+        DeviceDown = "device_down_packets",
+        /// Packets that the kernel refused to take from the TUN device.
+        DeviceRefused = "device_refused_packets",
+        /// Packets whose checksum or segmentation was left open in a way that can't be kept.
+        DeviceBadOffload = "device_bad_offload_packets",
     }
 }

@@ -1,0 +1,596 @@
+//! The thread that drives a node: packets between it and the device, and its timers.
+
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+
+use jsync_core::packet::{HEADROOM, Offload, Outcome, OwnedPacket, Packet};
+use jsync_core::stats::Counter;
+use jsync_core::time::Time;
+use parking_lot::Mutex;
+
+use crate::{DeviceError, EventFd, Tun, clock, fd, vnet};
+
+/// Packets read before any of them is handled.
+const BURST: usize = 64;
+/// No further packet is read into a burst of so many bytes: what the cache has forgotten before it
+/// is written out costs more than a system call saves.
+const BURST_BYTES: usize = 256 << 10;
+/// A buffer: headroom and the largest IP packet, in an odd number of cache lines so that the
+/// headers of a burst don't compete for the same lines of the cache.
+const BUFFER: usize = 1027 * 64;
+const _: () = assert!(BUFFER >= HEADROOM + 65535 + 40);
+
+/// What the worker drives. See `jsync_core` for the meaning of each.
+pub trait Engine: Send + 'static {
+    /// Translates a burst in place.
+    fn handle_packets(&mut self, now: Time, burst: &mut [Packet<'_>]);
+    /// The next packet that the engine itself has to send.
+    fn poll_packet(&mut self) -> Option<OwnedPacket>;
+    /// Does what is due.
+    fn handle_timeout(&mut self, now: Time);
+    /// When `handle_timeout` is to be called next.
+    fn poll_timeout(&self) -> Option<Time>;
+    /// Whether there are frames or events to be fetched.
+    fn has_output(&mut self, now: Time) -> bool;
+    /// Counts something that happened at the device.
+    fn count(&mut self, counter: Counter, n: u64);
+}
+
+/// What became of the worker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WorkerState {
+    /// No device is attached; timers run.
+    Stopped,
+    /// It serves the device.
+    Running,
+    /// The device failed or was removed, and why; timers run.
+    DeviceLost(String),
+    /// It panicked, with this message. Nothing runs any more.
+    Panicked(String),
+}
+
+impl fmt::Display for WorkerState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stopped => f.write_str("stopped"),
+            Self::Running => f.write_str("running"),
+            Self::DeviceLost(why) => write!(f, "device lost: {why}"),
+            Self::Panicked(message) => write!(f, "worker panicked: {message}"),
+        }
+    }
+}
+
+/// An engine with the thread that drives it. Dropping it ends the thread and closes the device.
+#[derive(Debug)]
+pub struct Driver<E: Engine> {
+    shared: Arc<Shared<E>>,
+    thread: Mutex<Option<JoinHandle<Option<Tun>>>>,
+}
+
+#[derive(Debug)]
+struct Shared<E> {
+    slot: Mutex<Slot<E>>,
+    /// Wakes the worker.
+    kick: EventFd,
+    /// Readable while the engine has frames or events.
+    output: EventFd,
+    stop: AtomicBool,
+}
+
+#[derive(Debug)]
+struct Slot<E> {
+    engine: E,
+    /// Packets that somebody else than the worker made the engine send.
+    packets: Vec<OwnedPacket>,
+    /// When the worker will wake by itself.
+    wakes: Option<Time>,
+    /// `output` is raised.
+    raised: bool,
+    state: WorkerState,
+    /// Why the worker lost its device or ended; nobody has fetched it yet.
+    notice: Option<WorkerState>,
+}
+
+impl<E: Engine> Slot<E> {
+    /// Makes `output` readable if there is some, and only then.
+    fn announce(&mut self, now: Time, output: &EventFd) {
+        let has_output = self.notice.is_some() || self.engine.has_output(now);
+        match (self.raised, has_output) {
+            (false, true) => output.raise(),
+            (true, false) => output.clear(),
+            _ => {}
+        }
+        self.raised = has_output;
+    }
+}
+
+impl<E> Shared<E> {
+    /// The worker has no device any more.
+    fn failed(&self, state: WorkerState) {
+        let mut slot = self.slot.lock();
+        slot.state = state.clone();
+        slot.notice = Some(state);
+        slot.raised = true;
+        self.output.raise();
+    }
+}
+
+impl<E: Engine> Driver<E> {
+    /// Starts the thread, with timers and without a device.
+    ///
+    /// # Errors
+    /// No file descriptor or no thread is to be had.
+    pub fn new(engine: E) -> io::Result<Self> {
+        let slot = Slot {
+            engine,
+            packets: Vec::new(),
+            wakes: None,
+            raised: false,
+            state: WorkerState::Stopped,
+            notice: None,
+        };
+        let shared = Arc::new(Shared {
+            slot: Mutex::new(slot),
+            kick: EventFd::new()?,
+            output: EventFd::new()?,
+            stop: AtomicBool::new(false),
+        });
+        let thread = Mutex::new(Some(spawn(&shared, None)?));
+        Ok(Self { shared, thread })
+    }
+
+    /// Gives the thread the device that `open` opens.
+    ///
+    /// # Errors
+    /// There is one already, the worker panicked, or `open` failed.
+    pub fn attach(
+        &self,
+        open: impl FnOnce() -> Result<Tun, DeviceError>,
+    ) -> Result<(), DeviceError> {
+        let mut thread = self.thread.lock();
+        match self.state() {
+            WorkerState::Running => return Err(DeviceError::Attached),
+            state @ WorkerState::Panicked(_) => return Err(DeviceError::Dead(state.to_string())),
+            WorkerState::Stopped | WorkerState::DeviceLost(_) => {}
+        }
+        let tun = open()?;
+        self.join(&mut thread);
+        self.shared.slot.lock().state = WorkerState::Running;
+        *thread = Some(spawn(&self.shared, Some(tun)).map_err(|error| {
+            self.shared.slot.lock().state = WorkerState::Stopped;
+            DeviceError::Os("start a thread", error)
+        })?);
+        Ok(())
+    }
+
+    /// Takes the device away and removes it. Does nothing without one. Timers go on.
+    ///
+    /// # Errors
+    /// No thread is to be had.
+    pub fn detach(&self) -> io::Result<()> {
+        let mut thread = self.thread.lock();
+        if let Some(tun) = self.join(&mut thread) {
+            tun.remove();
+        }
+        if !matches!(self.state(), WorkerState::Panicked(_)) {
+            self.shared.slot.lock().state = WorkerState::Stopped;
+            *thread = Some(spawn(&self.shared, None)?);
+        }
+        Ok(())
+    }
+
+    /// Ends the thread; returns the device that it served.
+    fn join(&self, thread: &mut Option<JoinHandle<Option<Tun>>>) -> Option<Tun> {
+        let thread = thread.take()?;
+        self.shared.stop.store(true, Ordering::Release);
+        self.shared.kick.raise();
+        let tun = thread.join().ok().flatten();
+        self.shared.stop.store(false, Ordering::Release);
+        tun
+    }
+
+    /// What became of the worker.
+    pub fn state(&self) -> WorkerState {
+        self.shared.slot.lock().state.clone()
+    }
+
+    /// How the worker lost its device or ended, if it did since the last call.
+    pub fn take_notice(&self) -> Option<WorkerState> {
+        let mut slot = self.shared.slot.lock();
+        let notice = slot.notice.take();
+        slot.announce(clock::now(), &self.shared.output);
+        notice
+    }
+
+    /// Reads the engine.
+    pub fn read<R>(&self, f: impl FnOnce(&E) -> R) -> R {
+        f(&self.shared.slot.lock().engine)
+    }
+
+    /// Changes the engine, or takes output from it. Packets that this makes it send and an earlier
+    /// timeout are seen to.
+    pub fn update<R>(&self, f: impl FnOnce(&mut E, Time) -> R) -> R {
+        let mut slot = self.shared.slot.lock();
+        let now = clock::now();
+        let Slot { engine, packets, wakes, .. } = &mut *slot;
+        let result = f(engine, now);
+        packets.extend(std::iter::from_fn(|| engine.poll_packet()));
+        let earlier = match (engine.poll_timeout(), *wakes) {
+            (Some(timeout), Some(wakes)) => timeout < wakes,
+            (timeout, None) => timeout.is_some(),
+            (None, Some(_)) => false,
+        };
+        let kick = earlier || !packets.is_empty();
+        slot.announce(now, &self.shared.output);
+        drop(slot);
+        if kick {
+            self.shared.kick.raise();
+        }
+        result
+    }
+
+    /// Readable while the engine has frames or events, or the worker a notice.
+    pub fn output_fd(&self) -> BorrowedFd<'_> {
+        self.shared.output.as_fd()
+    }
+}
+
+impl<E: Engine> Drop for Driver<E> {
+    fn drop(&mut self) {
+        let mut thread = self.thread.lock();
+        self.join(&mut thread);
+    }
+}
+
+fn spawn<E: Engine>(
+    shared: &Arc<Shared<E>>,
+    tun: Option<Tun>,
+) -> io::Result<JoinHandle<Option<Tun>>> {
+    let shared = Arc::clone(shared);
+    thread::Builder::new().name("jsync-worker".into()).spawn(move || {
+        // After a panic the engine isn't used by this thread again, and Python is told.
+        catch_unwind(AssertUnwindSafe(|| run(&shared, tun))).unwrap_or_else(|panic| {
+            let message = panic.downcast_ref::<String>().map(String::as_str);
+            let message = message.or_else(|| panic.downcast_ref().copied()).unwrap_or("?");
+            shared.failed(WorkerState::Panicked(message.into()));
+            None
+        })
+    })
+}
+
+/// Until it is told to stop: packets, timers, output. Returns the device.
+fn run<E: Engine>(shared: &Shared<E>, tun: Option<Tun>) -> Option<Tun> {
+    let mut port = tun.map(Port::new);
+    while !shared.stop.load(Ordering::Acquire) {
+        let served = match &mut port {
+            Some(port) => port.serve(shared),
+            None => Ok((pass(shared, &mut [], &mut Counts::default()).0, true)),
+        };
+        let waited =
+            served.and_then(
+                |(wakes, idle)| {
+                    if idle { wait(shared, port.as_ref(), wakes) } else { Ok(()) }
+                },
+            );
+        if let Err(error) = waited {
+            // Closing a device that fails takes its carrier, which is what others watch.
+            let why = match (port.take(), error.raw_os_error()) {
+                (Some(port), Some(libc::EBADFD)) => format!("{} was removed", port.tun.name()),
+                (Some(port), _) => format!("{}: {error}", port.tun.name()),
+                (None, _) => panic!("poll: {error}"),
+            };
+            shared.failed(WorkerState::DeviceLost(why));
+        }
+    }
+    port.map(|port| port.tun)
+}
+
+fn wait<E: Engine>(shared: &Shared<E>, port: Option<&Port>, wakes: Option<Time>) -> io::Result<()> {
+    let timeout = wakes.map(|time| time.millis_since(clock::now()));
+    let kick = shared.kick.as_fd();
+    match port {
+        Some(port) => fd::wait([kick, port.tun.as_fd()], timeout)?,
+        None => fd::wait([kick], timeout)?,
+    }
+    shared.kick.clear();
+    Ok(())
+}
+
+/// One turn with the engine, and the only place where the worker holds its lock: timers that are
+/// due, the burst, what it sends of its own. Returns when it wants to wake, and those packets.
+fn pass<E: Engine>(
+    shared: &Shared<E>,
+    burst: &mut [Packet<'_>],
+    counts: &mut Counts,
+) -> (Option<Time>, Vec<OwnedPacket>) {
+    let mut slot = shared.slot.lock();
+    let now = clock::now();
+    let Slot { engine, packets, wakes, .. } = &mut *slot;
+    let mut packets = std::mem::take(packets);
+    counts.flush(engine);
+    if engine.poll_timeout().is_some_and(|timeout| timeout <= now) {
+        engine.handle_timeout(now);
+        packets.extend(std::iter::from_fn(|| engine.poll_packet()));
+    }
+    if !burst.is_empty() {
+        engine.handle_packets(now, burst);
+        packets.extend(std::iter::from_fn(|| engine.poll_packet()));
+    }
+    *wakes = engine.poll_timeout();
+    slot.announce(now, &shared.output);
+    (slot.wakes, packets)
+}
+
+/// What happened at the device since the engine was last told.
+#[derive(Debug, Default)]
+struct Counts {
+    refused: u64,
+    down: u64,
+    bad_offload: u64,
+}
+
+impl Counts {
+    fn flush<E: Engine>(&mut self, engine: &mut E) {
+        for (counter, n) in [
+            (Counter::DeviceRefused, &mut self.refused),
+            (Counter::DeviceDown, &mut self.down),
+            (Counter::DeviceBadOffload, &mut self.bad_offload),
+        ] {
+            if *n > 0 {
+                engine.count(counter, std::mem::take(n));
+            }
+        }
+    }
+}
+
+/// A device with its buffers.
+struct Port {
+    tun: Tun,
+    pool: Box<[u8]>,
+    counts: Counts,
+}
+
+impl Port {
+    fn new(tun: Tun) -> Self {
+        let pool = vec![0; BURST * BUFFER].into_boxed_slice();
+        Self { tun, pool, counts: Counts::default() }
+    }
+
+    /// Reads a burst, has it translated and writes it out. Returns when the engine wants to wake,
+    /// and whether the device had no more packets.
+    fn serve<E: Engine>(&mut self, shared: &Shared<E>) -> io::Result<(Option<Time>, bool)> {
+        let Self { tun, pool, counts } = self;
+        let (mut burst, idle) = fill(tun, pool, counts)?;
+        let (wakes, packets) = pass(shared, &mut burst, counts);
+        for packet in burst.iter().filter(|packet| packet.outcome == Outcome::Forward) {
+            send(tun, packet.offload, packet.bytes(), counts)?;
+        }
+        for packet in &packets {
+            send(tun, packet.offload, &packet.bytes, counts)?;
+        }
+        Ok((wakes, idle))
+    }
+}
+
+/// Reads packets until there are none or the burst is full; whether there are none.
+fn fill<'a>(
+    tun: &Tun,
+    pool: &'a mut [u8],
+    counts: &mut Counts,
+) -> io::Result<(Vec<Packet<'a>>, bool)> {
+    let mut burst = Vec::with_capacity(BURST);
+    let mut bytes = 0;
+    for buffer in pool.chunks_exact_mut(BUFFER) {
+        let (header, len) = match tun.read(&mut buffer[HEADROOM..]) {
+            Ok(read) => read,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok((burst, true)),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        match vnet::decode(&header, &mut buffer[HEADROOM..HEADROOM + len]) {
+            Ok(offload) => burst.push(Packet::new(buffer, HEADROOM, len, offload)),
+            Err(vnet::BadOffload) => counts.bad_offload += 1,
+        }
+        bytes += len;
+        if bytes >= BURST_BYTES {
+            break;
+        }
+    }
+    Ok((burst, false))
+}
+
+/// Writes a packet. Only a device that is gone is an error; a lost packet is counted.
+fn send(tun: &Tun, offload: Offload, packet: &[u8], counts: &mut Counts) -> io::Result<()> {
+    let Ok(header) = vnet::encode(offload, packet) else {
+        counts.bad_offload += 1;
+        return Ok(());
+    };
+    match tun.write(&header, packet) {
+        Ok(()) => {}
+        Err(error) if error.raw_os_error() == Some(libc::EBADFD) => return Err(error),
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => counts.refused += 1,
+        Err(_) => counts.down += 1,
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use jsync_core::packet::{Gso, Offload};
+    use std::collections::VecDeque;
+    use std::os::fd::OwnedFd;
+    use std::os::unix::net::UnixDatagram;
+    use std::time::{Duration, Instant};
+
+    /// Sends every packet back with its first payload byte one higher; more by command.
+    #[derive(Default)]
+    struct Echo {
+        packets: VecDeque<OwnedPacket>,
+        timeout: Option<Time>,
+        timeouts: u32,
+        output: bool,
+        bad_offload: u64,
+        panic: bool,
+    }
+
+    impl Engine for Echo {
+        fn handle_packets(&mut self, _now: Time, burst: &mut [Packet<'_>]) {
+            assert!(!self.panic, "told to");
+            for packet in burst {
+                packet.bytes_mut()[28] += 1;
+                packet.outcome = Outcome::Forward;
+            }
+        }
+        fn poll_packet(&mut self) -> Option<OwnedPacket> {
+            self.packets.pop_front()
+        }
+        fn handle_timeout(&mut self, _now: Time) {
+            self.timeouts += 1;
+            self.timeout = None;
+        }
+        fn poll_timeout(&self) -> Option<Time> {
+            self.timeout
+        }
+        fn has_output(&mut self, _now: Time) -> bool {
+            self.output
+        }
+        fn count(&mut self, counter: Counter, n: u64) {
+            assert_eq!(counter, Counter::DeviceBadOffload);
+            self.bad_offload += n;
+        }
+    }
+
+    /// A driver with a device whose other end is ours.
+    fn driver() -> (Driver<Echo>, UnixDatagram) {
+        let (ours, theirs) = UnixDatagram::pair().unwrap();
+        ours.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        theirs.set_nonblocking(true).unwrap();
+        let driver = Driver::new(Echo::default()).unwrap();
+        driver.attach(|| Ok(Tun::fake(OwnedFd::from(theirs)))).unwrap();
+        (driver, ours)
+    }
+
+    fn eventually(what: impl Fn() -> bool) {
+        let start = Instant::now();
+        while !what() {
+            assert!(start.elapsed() < Duration::from_secs(5));
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn readable(driver: &Driver<Echo>) -> bool {
+        let start = Instant::now();
+        fd::wait([driver.output_fd()], Some(20)).unwrap();
+        start.elapsed() < Duration::from_millis(20)
+    }
+
+    /// A UDP packet behind its virtio_net_hdr.
+    fn udp(len: usize) -> Vec<u8> {
+        let mut bytes = vec![0; vnet::LEN + len];
+        (bytes[vnet::LEN], bytes[vnet::LEN + 9]) = (0x45, 17);
+        bytes
+    }
+
+    #[test]
+    fn packets_of_any_size_come_back() {
+        let (driver, device) = driver();
+        for len in [29, 1500, 65535] {
+            let mut bytes = udp(len);
+            let offload = Offload { partial_checksum: true, gso: Gso::Udp, gso_size: 1472 };
+            let header = vnet::encode(offload, &bytes[vnet::LEN..]).unwrap();
+            bytes[..vnet::LEN].copy_from_slice(&header);
+            device.send(&bytes).unwrap();
+            let mut back = vec![0; 70_000];
+            let got = device.recv(&mut back).unwrap();
+            bytes[vnet::LEN + 28] += 1;
+            assert_eq!(back[..got], bytes);
+        }
+        assert_eq!(driver.state(), WorkerState::Running);
+    }
+
+    #[test]
+    fn bad_offloads_are_counted() {
+        let (driver, device) = driver();
+        let mut bytes = udp(60);
+        bytes[1] = 3;
+        device.send(&bytes).unwrap();
+        device.send(&udp(30)).unwrap();
+        assert_eq!(device.recv(&mut [0; 100]).unwrap(), 40);
+        driver.update(|echo, now| echo.timeout = Some(now));
+        eventually(|| driver.read(|echo| echo.bad_offload == 1));
+    }
+
+    #[test]
+    fn others_changes_wake_the_worker() {
+        let (driver, device) = driver();
+        let packet = OwnedPacket { bytes: vec![1, 2, 3], offload: Offload::default() };
+        driver.update(|echo, _| echo.packets.push_back(packet));
+        let mut back = [0; 20];
+        assert_eq!(device.recv(&mut back).unwrap(), vnet::LEN + 3);
+        assert_eq!(back[vnet::LEN..][..3], [1, 2, 3]);
+
+        driver.update(|echo, now| echo.timeout = Some(now + 20));
+        eventually(|| driver.read(|echo| echo.timeouts == 1));
+        driver.detach().unwrap();
+        driver.update(|echo, now| echo.timeout = Some(now + 20));
+        eventually(|| driver.read(|echo| echo.timeouts == 2));
+    }
+
+    #[test]
+    fn output_is_announced_until_it_is_taken() {
+        let (driver, device) = driver();
+        assert!(!readable(&driver));
+        driver.update(|echo, _| echo.output = true);
+        assert!(readable(&driver));
+        driver.update(|_, _| ());
+        assert!(readable(&driver));
+        driver.update(|echo, _| echo.output = false);
+        assert!(!readable(&driver));
+        // The worker announces it too.
+        driver.shared.slot.lock().engine.output = true;
+        device.send(&udp(40)).unwrap();
+        eventually(|| readable(&driver));
+    }
+
+    #[test]
+    fn a_lost_device_is_told_and_may_come_back() {
+        let (driver, device) = driver();
+        device.send(&[]).unwrap();
+        eventually(|| matches!(driver.state(), WorkerState::DeviceLost(_)));
+        assert!(readable(&driver));
+        driver.update(|_, _| ());
+        assert!(readable(&driver), "until the notice is taken");
+        assert_eq!(driver.take_notice(), Some(driver.state()));
+        driver.update(|_, _| ());
+        assert!(!readable(&driver));
+        driver.update(|echo, now| echo.timeout = Some(now));
+        eventually(|| driver.read(|echo| echo.timeouts == 1));
+
+        let (ours, theirs) = UnixDatagram::pair().unwrap();
+        theirs.set_nonblocking(true).unwrap();
+        driver.attach(|| Ok(Tun::fake(OwnedFd::from(theirs)))).unwrap();
+        ours.send(&udp(40)).unwrap();
+        assert_eq!(ours.recv(&mut [0; 100]).unwrap(), 50);
+        let refused = driver.attach(|| panic!("not called"));
+        assert!(matches!(refused, Err(DeviceError::Attached)));
+    }
+
+    #[test]
+    fn a_panic_is_told_and_final() {
+        let (driver, device) = driver();
+        driver.update(|echo, _| echo.panic = true);
+        device.send(&udp(40)).unwrap();
+        eventually(|| driver.state() == WorkerState::Panicked("told to".into()));
+        assert!(readable(&driver));
+        driver.detach().unwrap();
+        assert_eq!(driver.take_notice(), Some(WorkerState::Panicked("told to".into())));
+        let refused = driver.attach(|| panic!("not called"));
+        assert!(matches!(refused, Err(DeviceError::Dead(_))));
+    }
+}
