@@ -1,10 +1,20 @@
 """The engine, its worker thread and the codec of session synchronisation, in Rust.
 
-Every method may be called from any thread; those that may take long release the GIL.
+Every method may be called from any thread; those that may take long release the GIL. Arguments
+of a wrong size or range raise ValueError.
 """
 
 from collections.abc import Sequence
-from typing import TypedDict, final
+from typing import TypedDict, final, type_check_only
+
+__all__ = [
+    "ConfigError",
+    "DeviceError",
+    "Node",
+    "__version__",
+    "check_nat64",
+    "simulate_failover",
+]
 
 __version__: str
 
@@ -12,21 +22,25 @@ class ConfigError(ValueError):
     """A configuration that can't work; the message names the key."""
 
 class DeviceError(OSError):
-    """The TUN device can't be opened or read; the message says why."""
+    """The TUN device can't be opened; the message says why and what to do, `errno` which kind."""
 
+@type_check_only
 class PeerStatus(TypedDict):
     """A peer as this node sees it."""
 
     node: int
     epoch: int
     state: str
-    """"joining", "syncing", "up" or "down"."""
+    """"joining", "syncing", "up", "differs" or "down"."""
     heard_ms_ago: int
     frames_received: int
+    """Of this incarnation."""
     gaps: int
+    """Updates that went missing, whether they came later or not."""
     mismatch: str | None
     """The configuration field that differs from ours, or None."""
 
+@type_check_only
 class NodeStatus(TypedDict):
     """A node's own state."""
 
@@ -39,8 +53,10 @@ class NodeStatus(TypedDict):
     max_sessions: int
     table_bytes: int
     worker: str
-    """"running", "stopped", or what ended it."""
+    """"running"; "stopped": no device is attached; else "device lost: " or "worker panicked: "
+    and why. Without a device timers and synchronisation go on; after a panic nothing does."""
 
+@type_check_only
 class SessionRow(TypedDict):
     """A session, as `session display` shows it."""
 
@@ -56,6 +72,7 @@ class SessionRow(TypedDict):
     state: str
     expires_ms: int
 
+@type_check_only
 class BibRow(TypedDict):
     """A BIB entry, as `bib display` shows it."""
 
@@ -85,26 +102,39 @@ class Node:
         (None: there is none), as JSON. `keys` are pre-shared keys of 32 bytes: the first seals,
         all open. `secret` is 32 random bytes for hashing and for the choice of ports.
 
-        Raises ConfigError.
+        Its thread starts here, with timers and synchronisation. Raises ConfigError.
         """
 
     def attach(self, device: str, *, persistent: bool) -> None:
-        """Open the TUN `device` and start the worker. Raises DeviceError."""
+        """Open the TUN `device` of this network namespace, made now unless it exists.
+
+        A `persistent` device outlives the process, without carrier. Setting it up, and its
+        addresses and routes, are the caller's. A device that is removed by others later is told
+        by `take_events` and `status`; another may be attached then. Raises DeviceError.
+        """
 
     def detach(self) -> None:
-        """Stop the worker and close the device. Does nothing without one."""
+        """Close the device and remove it, persistent or not. Does nothing without one."""
 
     def fileno(self) -> int:
-        """An eventfd, readable while `take_frames` or `take_events` have something to give."""
+        """An eventfd, readable while `take_frames` or `take_events` have something to give.
+
+        Read both until they are empty; nobody but the node may read the eventfd itself.
+        """
 
     def take_frames(self, limit: int = 64) -> list[tuple[int, bytes]]:
         """Sealed frames to send: (node they are for, or 0 for all, frame).
 
-        An empty list means that there is nothing more; only then is the eventfd reset.
+        An empty list means that there is nothing more. Frames are made when they are taken:
+        while nobody does, changes coalesce and nothing is lost.
         """
 
     def receive_frames(self, frames: Sequence[bytes]) -> list[int]:
-        """Hand over received frames; each one's sender's node number, or 0 if it was refused."""
+        """Hand over received frames; each one's sender's node number, or 0 if it was refused.
+
+        Refused are frames that aren't authentic, repetitions, and frames of peers whose
+        configuration differs.
+        """
 
     def take_events(self) -> list[str]:
         """Things worth a line in the log since the last call, oldest first."""

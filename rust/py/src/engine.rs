@@ -1,0 +1,59 @@
+//! A node as its worker drives it.
+
+use jsync_core::node::Node;
+use jsync_core::packet::{OwnedPacket, Packet};
+use jsync_core::stats::Counter;
+use jsync_core::sync::{Event, Transmit};
+use jsync_core::time::Time;
+use jsync_io::Engine;
+
+/// A node that looks one frame and one event ahead, to know whether Python is to be woken. The
+/// other frames are made when they are fetched: a slow reader makes changes coalesce, not queue.
+#[derive(Debug)]
+pub struct Driven {
+    pub node: Node,
+    frame: Option<Transmit>,
+    event: Option<Event>,
+}
+
+impl Driven {
+    pub fn new(node: Node) -> Self {
+        Self { node, frame: None, event: None }
+    }
+
+    pub fn poll_transmit(&mut self, now: Time) -> Option<Transmit> {
+        self.frame.take().or_else(|| self.node.poll_transmit(now))
+    }
+
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.event.take().or_else(|| self.node.poll_event())
+    }
+}
+
+impl Engine for Driven {
+    fn handle_packets(&mut self, now: Time, burst: &mut [Packet<'_>]) {
+        self.node.handle_packets(now, burst);
+    }
+
+    fn poll_packet(&mut self) -> Option<OwnedPacket> {
+        self.node.poll_packet()
+    }
+
+    fn handle_timeout(&mut self, now: Time) {
+        self.node.handle_timeout(now);
+    }
+
+    fn poll_timeout(&self) -> Option<Time> {
+        self.node.poll_timeout()
+    }
+
+    fn has_output(&mut self, now: Time) -> bool {
+        self.frame = self.poll_transmit(now);
+        self.event = self.poll_event();
+        self.frame.is_some() || self.event.is_some()
+    }
+
+    fn count(&mut self, counter: Counter, n: u64) {
+        self.node.nat64_mut().stats.add(counter, n);
+    }
+}

@@ -1,0 +1,232 @@
+//! The class `Node`.
+
+use std::os::fd::AsRawFd;
+
+use jsync_core::config::Config;
+use jsync_core::sync::{Keyring, SyncConfig, Transmit};
+use jsync_core::tuple::Proto;
+use jsync_core::{node, time::Time};
+use jsync_io::{Driver, Tun};
+use parking_lot::Mutex;
+use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedBytes;
+use pyo3::types::PyBytes;
+use serde::de::DeserializeOwned;
+
+use crate::engine::Driven;
+use crate::error::Error;
+use crate::rows::{Bib, Peer, Session, Status};
+
+/// Places of the table that are looked at without letting the worker in between.
+const SCAN_BUDGET: usize = 1024;
+
+/// One NAT64 node: table, translator, session synchronisation, and the worker on the TUN.
+#[pyclass(frozen, module = "jsync._core")]
+#[derive(Debug)]
+pub struct Node {
+    driver: Driver<Driven>,
+    /// None without synchronisation. Apart from the node, so that cryptography holds up no packet.
+    keyring: Option<Mutex<Keyring>>,
+}
+
+#[pymethods]
+impl Node {
+    #[new]
+    #[pyo3(signature = (nat64, sync, *, keys, secret))]
+    fn new(
+        nat64: &[u8],
+        sync: Option<&[u8]>,
+        keys: Vec<PyBackedBytes>,
+        secret: &[u8],
+    ) -> Result<Self, Error> {
+        let nat64 = nat64_config(nat64)?;
+        let sync = sync.map(|sync| json::<SyncConfig>("sync", sync)).transpose()?;
+        let keys = keys
+            .iter()
+            .map(|key| <[u8; 32]>::try_from(&key[..]))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|_| Error::Argument("keys: each must be 32 bytes"))?;
+        let secret = secret.try_into().map_err(|_| Error::Argument("secret: must be 32 bytes"))?;
+        let keyring = sync.as_ref().map(|sync| Keyring::new(&keys, sync)).transpose()?;
+        let node = node::Node::new(nat64, sync, secret)?;
+        let driver = Driver::new(Driven::new(node))?;
+        Ok(Self { driver, keyring: keyring.map(Mutex::new) })
+    }
+
+    #[pyo3(signature = (device, *, persistent))]
+    fn attach(&self, py: Python<'_>, device: &str, persistent: bool) -> Result<(), Error> {
+        py.detach(|| self.driver.attach(|| Tun::open(device, persistent)))?;
+        Ok(())
+    }
+
+    fn detach(&self, py: Python<'_>) -> Result<(), Error> {
+        py.detach(|| self.driver.detach())?;
+        Ok(())
+    }
+
+    fn fileno(&self) -> i32 {
+        self.driver.output_fd().as_raw_fd()
+    }
+
+    #[pyo3(signature = (limit = 64))]
+    fn take_frames<'py>(&self, py: Python<'py>, limit: usize) -> Vec<(u16, Bound<'py, PyBytes>)> {
+        let Some(keyring) = &self.keyring else { return Vec::new() };
+        // The node is locked for one frame at a time: packets needn't wait for a whole snapshot.
+        let frames: Vec<(u16, Vec<u8>)> = py.detach(|| {
+            let next = || self.driver.update(Driven::poll_transmit);
+            std::iter::from_fn(next)
+                .take(limit)
+                .map(|frame: Transmit| (frame.to(), keyring.lock().seal(frame)))
+                .collect()
+        });
+        frames.into_iter().map(|(to, frame)| (to, PyBytes::new(py, &frame))).collect()
+    }
+
+    fn receive_frames(&self, py: Python<'_>, frames: Vec<PyBackedBytes>) -> Vec<u16> {
+        py.detach(|| frames.iter().map(|frame| self.receive_frame(frame)).collect())
+    }
+
+    fn take_events(&self, py: Python<'_>) -> Vec<String> {
+        py.detach(|| {
+            let notice = self.driver.take_notice().map(|state| state.to_string());
+            let events: Vec<_> = self
+                .driver
+                .update(|driven, _| std::iter::from_fn(|| driven.poll_event()).collect());
+            notice.into_iter().chain(events.iter().map(ToString::to_string)).collect()
+        })
+    }
+
+    fn leave(&self, py: Python<'_>) {
+        py.detach(|| self.driver.update(|driven, now| driven.node.leave(now)));
+    }
+
+    fn status(&self, py: Python<'_>) -> Status {
+        py.detach(|| {
+            let worker = self.driver.state().to_string();
+            self.driver.read(|driven| {
+                let (node, nat64) = (&driven.node, driven.node.nat64());
+                Status {
+                    ready: node.ready(),
+                    reason: node.reason().to_string(),
+                    sessions: nat64.session_count(),
+                    bib_entries: nat64.bib_count(),
+                    max_sessions: nat64.config().max_sessions,
+                    table_bytes: nat64.table_bytes(),
+                    worker,
+                }
+            })
+        })
+    }
+
+    fn peers(&self, py: Python<'_>) -> Vec<Peer> {
+        py.detach(|| {
+            let peers: Vec<_> = self.driver.read(|d| d.node.peers(jsync_io::now()).collect());
+            peers.into_iter().map(Peer::from).collect()
+        })
+    }
+
+    fn stats(&self, py: Python<'_>) -> Vec<(&'static str, &'static str, u64)> {
+        py.detach(|| self.driver.read(|driven| driven.node.nat64().stats.clone()).iter().collect())
+    }
+
+    fn sessions(
+        &self,
+        py: Python<'_>,
+        proto: Option<&str>,
+        cursor: u32,
+        limit: usize,
+    ) -> Result<(Vec<Session>, Option<u32>), Error> {
+        let proto = proto.map(parse_proto).transpose()?;
+        Ok(py.detach(|| {
+            let pool6 = self.driver.read(|driven| driven.node.nat64().config().pool6);
+            let wanted = |p| proto.is_none_or(|proto| proto == p);
+            let (records, cursor) = self.page(cursor, limit, |node, now, cursor, budget, out| {
+                node.nat64().scan(now, cursor, budget, &mut |record| {
+                    if wanted(record.key.proto) {
+                        out.push(record);
+                    }
+                })
+            });
+            (records.iter().map(|record| Session::new(record, pool6)).collect(), cursor)
+        }))
+    }
+
+    fn bib(
+        &self,
+        py: Python<'_>,
+        proto: Option<&str>,
+        cursor: u32,
+        limit: usize,
+    ) -> Result<(Vec<Bib>, Option<u32>), Error> {
+        let proto = proto.map(parse_proto).transpose()?;
+        Ok(py.detach(|| {
+            let wanted = |p| proto.is_none_or(|proto| proto == p);
+            let (records, cursor) = self.page(cursor, limit, |node, _, cursor, budget, out| {
+                node.nat64().bib_scan(cursor, budget, &mut |record| {
+                    if wanted(record.proto) {
+                        out.push(record);
+                    }
+                })
+            });
+            (records.into_iter().map(Bib::from).collect(), cursor)
+        }))
+    }
+}
+
+impl Node {
+    /// Opens a frame without holding up the node, then hands it over. Its sender, or 0.
+    fn receive_frame(&self, frame: &[u8]) -> u16 {
+        let Some(keyring) = &self.keyring else { return 0 };
+        let opened = keyring.lock().open(frame);
+        self.driver.update(|driven, now| match &opened {
+            Ok(frame) if driven.node.handle_frame(now, frame) => frame.header.node,
+            Ok(_) => 0,
+            Err(error) => {
+                driven.node.refuse_frame(now, *error);
+                0
+            }
+        })
+    }
+
+    /// Up to `limit` of what `scan` finds, and the next cursor. A place holds one thing at most.
+    fn page<T>(
+        &self,
+        cursor: u32,
+        limit: usize,
+        scan: impl Fn(&node::Node, Time, u32, usize, &mut Vec<T>) -> Option<u32>,
+    ) -> (Vec<T>, Option<u32>) {
+        let mut found = Vec::new();
+        let mut next = Some(cursor);
+        while let Some(cursor) = next
+            && found.len() < limit
+        {
+            let budget = SCAN_BUDGET.min(limit - found.len());
+            let now = jsync_io::now();
+            next = self.driver.read(|d| scan(&d.node, now, cursor, budget, &mut found));
+        }
+        (found, next)
+    }
+}
+
+/// The translator's configuration in JSON, not validated yet.
+pub fn nat64_config(bytes: &[u8]) -> Result<Config, Error> {
+    json("nat64", bytes)
+}
+
+/// Reads JSON; errors name `what` and the key.
+fn json<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T, Error> {
+    let value: serde_json::Value = serde_json::from_slice(bytes)
+        .map_err(|error| Error::Config(format!("{what}: not JSON: {error}")))?;
+    serde_path_to_error::deserialize(value).map_err(|error| {
+        let path = error.path().to_string();
+        let inner = error.into_inner();
+        Error::Config(if path == "." { inner.to_string() } else { format!("{path}: {inner}") })
+    })
+}
+
+fn parse_proto(name: &str) -> Result<Proto, Error> {
+    Proto::ALL
+        .into_iter()
+        .find(|proto| proto.name() == name)
+        .ok_or(Error::Argument("proto: must be tcp, udp or icmp"))
+}
