@@ -106,6 +106,17 @@ impl<'a> Packet<'a> {
         }
     }
 
+    /// Puts `bytes` in the packet's place, so that they end where it ended. Returns false, changing
+    /// nothing, if the buffer lacks the headroom.
+    #[must_use]
+    pub fn replace(&mut self, bytes: &[u8]) -> bool {
+        let fits = self.resize_front(self.len(), bytes.len());
+        if fits {
+            self.bytes_mut().copy_from_slice(bytes);
+        }
+        fits
+    }
+
     /// Cuts the packet to `len` bytes if it is longer (padding behind the IP packet).
     pub fn truncate(&mut self, len: usize) {
         self.end = self.end.min(self.start.saturating_add(len));

@@ -2,6 +2,8 @@
 
 /// Length of the header; the quoted packet of an error follows it.
 pub const HEADER_LEN: usize = 8;
+/// Most bytes of an error, IP header included (RFC 1812 §4.3.2.3).
+pub const MAX_ERROR: usize = 576;
 /// Offset of the code.
 pub const CODE: usize = 1;
 /// Offset of the checksum.
@@ -14,6 +16,9 @@ pub const POINTER: usize = 4;
 pub const LENGTH: usize = 5;
 /// Offset of the next-hop MTU of a Fragmentation Needed, two bytes (RFC 1191 §4).
 pub const MTU: usize = 6;
+
+/// The least length of a quoted packet that an extension follows (RFC 4884 §4).
+pub const MIN_EXTENDED_QUOTE: usize = 128;
 
 /// Echo Reply.
 pub const ECHO_REPLY: u8 = 0;
@@ -46,8 +51,8 @@ pub const ADMIN_PROHIBITED: u8 = 13;
 pub fn quote(message: &[u8]) -> (&[u8], &[u8]) {
     let body = &message[HEADER_LEN..];
     match 4 * usize::from(message[LENGTH]) {
-        // A length that leaves the message is no length.
-        len @ 1.. if len < body.len() => body.split_at(len),
+        // A length that can't be is no length.
+        len @ MIN_EXTENDED_QUOTE.. if len < body.len() => body.split_at(len),
         _ => (body, &[]),
     }
 }

@@ -3,6 +3,7 @@
 use core::net::Ipv6Addr;
 
 use super::checksum::Sum;
+use super::icmpv4::MIN_EXTENDED_QUOTE;
 use super::ipv6::ICMPV6;
 
 /// Length of the header; the quoted packet of an error follows it.
@@ -59,8 +60,8 @@ pub fn quote(message: &[u8]) -> (&[u8], &[u8]) {
     let body = &message[HEADER_LEN..];
     let extensible = matches!(message[0], UNREACHABLE | TIME_EXCEEDED);
     match 8 * usize::from(message[LENGTH]) {
-        // A length that leaves the message is no length.
-        len @ 1.. if extensible && len < body.len() => body.split_at(len),
+        // A length that can't be is no length.
+        len @ MIN_EXTENDED_QUOTE.. if extensible && len < body.len() => body.split_at(len),
         _ => (body, &[]),
     }
 }

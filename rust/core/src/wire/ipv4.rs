@@ -3,7 +3,7 @@
 use core::net::Ipv4Addr;
 
 use super::checksum::Sum;
-use super::{Refusal, be16, be32};
+use super::{Refusal, be16, be32, put16};
 use crate::stats::DropReason;
 
 /// Length of a header without options.
@@ -22,6 +22,8 @@ pub const FRAGMENT: usize = 6;
 pub const TTL: usize = 8;
 /// Offset of the protocol.
 pub const PROTOCOL: usize = 9;
+/// Offset of the header checksum.
+pub const CHECKSUM: usize = 10;
 /// Offset of the source address.
 pub const SRC: usize = 12;
 /// Offset of the destination address.
@@ -72,22 +74,24 @@ pub struct Repr {
 }
 
 impl Repr {
-    /// Writes the header, checksum included.
+    /// The header, checksum included.
     #[inline]
-    pub fn emit(&self, out: &mut [u8; HEADER_LEN]) {
+    pub fn to_bytes(&self) -> [u8; HEADER_LEN] {
         let words = [
-            0x4500_0000 | u32::from(self.tos) << 16 | u32::from(self.total_len),
-            u32::from(self.ident) << 16 | u32::from(self.fragment),
-            u32::from(self.ttl) << 24 | u32::from(self.protocol) << 16,
+            0x4500_0000 | (u32::from(self.tos) << 16) | u32::from(self.total_len),
+            (u32::from(self.ident) << 16) | u32::from(self.fragment),
+            (u32::from(self.ttl) << 24) | (u32::from(self.protocol) << 16),
             self.src.to_bits(),
             self.dst.to_bits(),
         ];
         let checksum = words.iter().fold(Sum::ZERO, |sum, &word| sum.add32(word)).checksum();
-        let (chunks, _) = out.as_chunks_mut::<4>();
+        let mut bytes = [0; HEADER_LEN];
+        let (chunks, _) = bytes.as_chunks_mut::<4>();
         for (chunk, word) in chunks.iter_mut().zip(words) {
             *chunk = word.to_be_bytes();
         }
-        out[10..12].copy_from_slice(&checksum.to_be_bytes());
+        put16(&mut bytes, CHECKSUM, checksum);
+        bytes
     }
 }
 

@@ -38,16 +38,18 @@ pub struct Repr {
 }
 
 impl Repr {
-    /// Writes the header.
+    /// The header.
     #[inline]
-    pub fn emit(&self, out: &mut [u8; HEADER_LEN]) {
-        let first = 0x6000_0000 | u32::from(self.traffic_class) << 20;
-        out[..4].copy_from_slice(&first.to_be_bytes());
-        out[4..6].copy_from_slice(&self.payload_len.to_be_bytes());
-        out[NEXT_HEADER] = self.next_header;
-        out[HOP_LIMIT] = self.hop_limit;
-        out[8..24].copy_from_slice(&self.src.octets());
-        out[24..].copy_from_slice(&self.dst.octets());
+    pub fn to_bytes(&self) -> [u8; HEADER_LEN] {
+        let mut bytes = [0; HEADER_LEN];
+        let first = 0x6000_0000 | (u32::from(self.traffic_class) << 20);
+        bytes[..4].copy_from_slice(&first.to_be_bytes());
+        bytes[PAYLOAD_LEN..NEXT_HEADER].copy_from_slice(&self.payload_len.to_be_bytes());
+        bytes[NEXT_HEADER] = self.next_header;
+        bytes[HOP_LIMIT] = self.hop_limit;
+        bytes[SRC..DST].copy_from_slice(&self.src.octets());
+        bytes[DST..].copy_from_slice(&self.dst.octets());
+        bytes
     }
 }
 

@@ -247,6 +247,10 @@ pub fn parse6(bytes: &[u8]) -> Result<View6, Refusal> {
 #[inline(never)]
 fn skip_extensions(view: &mut View6, packet: &[u8], next_header: u8) -> Result<u8, Refusal> {
     let chain = ipv6_ext::walk(packet, next_header, ipv6::HEADER_LEN)?;
+    if let Some(offset) = chain.segments_left {
+        let error = IcmpError::HeaderField { pointer: offset as u32 };
+        return Err(Refusal::Reply(DropReason::RoutingHeader, error));
+    }
     // At most nine headers of 2048 bytes: fits. One that leaves the packet has no transport.
     view.l4_offset = chain.offset as u16;
     match chain.fragment {
@@ -437,9 +441,7 @@ fn inner6(packet: &[u8], icmp: usize) -> Result<Inner<Ipv6Addr>, Refusal> {
     }
     let total_len = ipv6::HEADER_LEN + usize::from(be16(header, ipv6::PAYLOAD_LEN));
     let packet = &packet[..packet.len().min(offset + total_len)];
-    // Nobody is told of what is wrong with a quote.
-    let chain = ipv6_ext::walk(&packet[offset..], header[ipv6::NEXT_HEADER], ipv6::HEADER_LEN)
-        .map_err(|refusal| Refusal::Drop(refusal.reason()))?;
+    let chain = ipv6_ext::walk(&packet[offset..], header[ipv6::NEXT_HEADER], ipv6::HEADER_LEN)?;
     let l4 = L4Start {
         offset: offset + chain.offset,
         fragment: chain.fragment,

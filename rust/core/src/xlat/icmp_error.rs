@@ -9,8 +9,6 @@ use crate::packet::{Offload, OwnedPacket};
 use crate::wire::checksum::Sum;
 use crate::wire::{IcmpError, be16, icmpv4, icmpv6, ipv4, ipv6, ipv6_ext, put16};
 
-/// Most bytes of an ICMPv4 error (RFC 1812 §4.3.2.3).
-const MAX_V4: usize = 576;
 /// Time to live and hop limit of what we send.
 const HOP_LIMIT: u8 = 64;
 
@@ -42,7 +40,7 @@ pub fn build4(offending: &[u8], error: IcmpError, src: Ipv4Addr) -> Option<Owned
     };
     let total_len = usize::from(be16(header, ipv4::TOTAL_LEN));
     let quote = &offending[..offending.len().min(total_len)];
-    let mut bytes = message(ipv4::HEADER_LEN, MAX_V4, (kind, code, rest), quote);
+    let mut bytes = message(ipv4::HEADER_LEN, icmpv4::MAX_ERROR, (kind, code, rest), quote);
     let header = ipv4::Repr {
         tos: 0,
         total_len: bytes.len() as u16,
@@ -54,7 +52,7 @@ pub fn build4(offending: &[u8], error: IcmpError, src: Ipv4Addr) -> Option<Owned
         dst: from,
     };
     let (ip, icmp) = bytes.split_first_chunk_mut()?;
-    header.emit(ip);
+    *ip = header.to_bytes();
     let checksum = Sum::ZERO.add_bytes(icmp).checksum();
     put16(icmp, icmpv4::CHECKSUM, checksum);
     Some(OwnedPacket { bytes, offload: Offload::default() })
@@ -103,7 +101,7 @@ pub fn build6(offending: &[u8], error: IcmpError, src: Ipv6Addr) -> Option<Owned
         dst: from,
     };
     let (ip, icmp) = bytes.split_first_chunk_mut()?;
-    header.emit(ip);
+    *ip = header.to_bytes();
     let sum = icmpv6::pseudo_header(src, from, icmp.len() as u32);
     let checksum = sum.add_bytes(icmp).checksum();
     put16(icmp, icmpv6::CHECKSUM, checksum);

@@ -5,6 +5,7 @@
 //! error can quote it.
 
 pub mod hairpin;
+mod icmp;
 pub mod icmp_error;
 mod transport;
 pub mod v4to6;

@@ -1,6 +1,7 @@
 //! Transport headers: ports and checksums, the same work in every direction.
 
 use crate::stats::DropReason;
+use crate::tuple::Proto;
 use crate::wire::checksum::Sum;
 use crate::wire::{L4, Refusal, be16, put16, tcp, udp};
 
@@ -34,6 +35,19 @@ impl Change {
             udp::nonzero(ports.update(old))
         };
         put16(l4, field, new);
+    }
+}
+
+/// The same for the quote in an ICMP error, of which 8 bytes are there at least. A checksum stays
+/// as right or wrong as it was; none at all stays none, since the rest of the datagram is gone.
+pub(super) fn apply_quoted(change: &Change, l4: &mut [u8], proto: Proto) {
+    match proto {
+        Proto::Tcp if l4.len() < tcp::NEEDED => {
+            put16(l4, 0, change.src_port);
+            put16(l4, 2, change.dst_port);
+        }
+        Proto::Tcp => change.apply(l4, L4::Tcp, false),
+        _ => change.apply(l4, L4::Udp, false),
     }
 }
 
