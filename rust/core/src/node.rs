@@ -84,6 +84,11 @@ impl Node {
         self.sync.as_mut()?.poll_transmit(now, &mut self.nat64)
     }
 
+    /// Whether `poll_transmit` may have something, short of asking it.
+    pub fn transmit_pending(&self) -> bool {
+        self.sync.as_ref().is_some_and(Sync::transmit_pending)
+    }
+
     /// The next thing worth a line in the log.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.sync.as_mut()?.poll_event()
@@ -105,9 +110,9 @@ impl Node {
     }
 
     /// Has the peers told of all changes and then of our leaving; nothing is sent after that.
-    pub fn leave(&mut self, now: Time) {
+    pub fn leave(&mut self) {
         if let Some(sync) = &mut self.sync {
-            sync.leave(now);
+            sync.leave();
         }
     }
 

@@ -97,7 +97,7 @@ impl Node {
     }
 
     fn leave(&self, py: Python<'_>) {
-        py.detach(|| self.driver.update(|driven, now| driven.node.leave(now)));
+        py.detach(|| self.driver.update(|driven, _| driven.node.leave()));
     }
 
     fn status(&self, py: Python<'_>) -> Status {

@@ -33,11 +33,6 @@ impl<'a> Reader<'a> {
         self.take().map(|b| u64::from_be_bytes(*b))
     }
 
-    /// What has not been read yet.
-    pub fn rest(&self) -> &'a [u8] {
-        self.0
-    }
-
     /// `Some` if everything has been read.
     pub fn end(&self) -> Option<()> {
         self.0.is_empty().then_some(())

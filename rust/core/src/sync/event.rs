@@ -1,9 +1,16 @@
 //! Things worth a line in the log.
 
+use alloc::collections::VecDeque;
 use core::fmt;
 
 use crate::sync::digest::Field;
 use crate::sync::frame::FrameError;
+use crate::time::Time;
+
+/// Events kept for who doesn't ask.
+const MAX_EVENTS: usize = 256;
+/// The least time between two events that the network can cause at will, ms.
+const PAUSE_MS: u64 = 10_000;
 
 /// Something that happened between nodes; `Display` is the line for the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -195,5 +202,109 @@ impl fmt::Display for Event {
             Self::TooManyPeers { node } => write!(f, "too many peers: node {node} is ignored"),
             Self::Forgotten { count } => write!(f, "{count} events were forgotten"),
         }
+    }
+}
+
+/// How often something was seen since it was last told.
+#[derive(Clone, Copy, Debug, Default)]
+struct Repeated {
+    count: u64,
+    told: Option<Time>,
+}
+
+impl Repeated {
+    /// Counts one more; the count since the last time if it is time to tell.
+    fn tell(&mut self, now: Time) -> Option<u64> {
+        self.count += 1;
+        if self.told.is_some_and(|told| now.millis_since(told) < PAUSE_MS) {
+            return None;
+        }
+        self.told = Some(now);
+        Some(core::mem::take(&mut self.count))
+    }
+}
+
+/// Events that nobody has asked for yet. Bounded, and a network that misbehaves can't fill it.
+#[derive(Debug, Default)]
+pub(crate) struct Events {
+    queue: VecDeque<Event>,
+    forgotten: u64,
+    refused: [Repeated; 4],
+    own_identity: Repeated,
+    too_many: Repeated,
+}
+
+impl Events {
+    pub fn push(&mut self, event: Event) {
+        if self.queue.len() == MAX_EVENTS {
+            self.queue.pop_front();
+            self.forgotten += 1;
+        }
+        self.queue.push_back(event);
+    }
+
+    pub fn pop(&mut self) -> Option<Event> {
+        if self.forgotten > 0 {
+            let count = core::mem::take(&mut self.forgotten);
+            return Some(Event::Forgotten { count });
+        }
+        self.queue.pop_front()
+    }
+
+    pub fn refused(&mut self, now: Time, error: FrameError) {
+        let cause = match error {
+            FrameError::Authentication { .. } => 0,
+            FrameError::Version(_) => 1,
+            FrameError::Cluster => 2,
+            FrameError::Malformed => 3,
+            FrameError::NotForUs | FrameError::Own => return,
+        };
+        if let Some(count) = self.refused[cause].tell(now) {
+            self.push(Event::FramesRefused { error, count });
+        }
+    }
+
+    pub fn own_identity(&mut self, now: Time, node: u16, epoch: u64) {
+        if self.own_identity.tell(now).is_some() {
+            self.push(Event::OwnIdentity { node, epoch });
+        }
+    }
+
+    pub fn too_many_peers(&mut self, now: Time, node: u16) {
+        if self.too_many.tell(now).is_some() {
+            self.push(Event::TooManyPeers { node });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::vec::Vec;
+
+    #[test]
+    fn a_network_that_misbehaves_cannot_fill_the_log() {
+        let mut events = Events::default();
+        for ms in 0..20_001 {
+            events.refused(Time::from_millis(ms), FrameError::Authentication { node: 9 });
+            events.refused(Time::from_millis(ms), FrameError::Cluster);
+        }
+        let told: Vec<_> = core::iter::from_fn(|| events.pop()).collect();
+        let wrong_key = |count| {
+            let error = FrameError::Authentication { node: 9 };
+            Event::FramesRefused { error, count }
+        };
+        let told: Vec<_> = told.into_iter().step_by(2).collect();
+        assert_eq!(told, [wrong_key(1), wrong_key(10_000), wrong_key(10_000)]);
+    }
+
+    #[test]
+    fn events_are_bounded_and_the_loss_is_told() {
+        let mut events = Events::default();
+        for node in 0..300 {
+            events.push(Event::PeerLeft { node });
+        }
+        assert_eq!(events.pop(), Some(Event::Forgotten { count: 44 }));
+        assert_eq!(events.pop(), Some(Event::PeerLeft { node: 44 }));
     }
 }

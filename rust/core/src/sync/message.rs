@@ -10,11 +10,13 @@ pub const END: u32 = u32::MAX;
 /// The most ranges in a NACK.
 pub const MAX_NACK_RANGES: usize = 32;
 /// The most ranges in a snapshot request.
-pub const MAX_SNAPSHOT_RANGES: usize = 8;
+pub const MAX_SNAPSHOT_RANGES: usize = 64;
 /// Bytes of an update's body before its sessions.
 pub const UPDATE_HEAD_LEN: usize = 8;
 /// Bytes of a snapshot's body before its sessions.
 pub const SNAPSHOT_HEAD_LEN: usize = 13;
+/// Bytes of a range in a NACK.
+pub const UPDATE_RANGE_LEN: usize = 16;
 
 const FLAG_READY: u8 = 1;
 const FLAG_LAST: u8 = 1;
@@ -156,6 +158,11 @@ pub struct SnapshotRequest {
 }
 
 impl SnapshotRequest {
+    /// How many ranges fit a body of `max_body` bytes.
+    pub(crate) fn room(max_body: usize) -> usize {
+        (max_body.saturating_sub(6) / 8).min(MAX_SNAPSHOT_RANGES)
+    }
+
     pub(crate) fn put(&self, out: &mut Vec<u8>) {
         out.put(self.id.to_be_bytes());
         out.put(self.frames.to_be_bytes());

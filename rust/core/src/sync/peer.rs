@@ -1,6 +1,77 @@
-//! What this node knows of a peer.
+//! What this node knows of a peer, and the states that it goes through.
 
-use crate::sync::digest::Field;
+use alloc::collections::VecDeque;
+
+use crate::sync::digest::{Digests, Field};
+use crate::sync::message::UpdateRange;
+use crate::sync::resync::Coverage;
+use crate::sync::sequence::{Incoming, ReplayWindow};
+use crate::time::Time;
+
+/// The state of a peer. [`State::next`] is the whole machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum State {
+    /// HELLOs come that don't echo our challenge yet: they might be recordings.
+    Greeting,
+    /// It is live and configured as we are: sessions are exchanged.
+    Up,
+    /// It is live, and its configuration differs from ours: no sessions are exchanged.
+    Differing,
+    /// Nothing has been heard of it for `dead-interval`.
+    Down,
+    /// It said BYE.
+    Left,
+}
+
+/// What happens to a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Input {
+    /// A HELLO of an unknown incarnation echoes the challenge that we gave it.
+    Proven,
+    /// A HELLO of the known incarnation came.
+    Heard,
+    /// A HELLO's digests are ours.
+    Agrees,
+    /// A HELLO's digests aren't ours.
+    Differs,
+    /// `dead-interval` has passed in silence.
+    Silent,
+    /// A BYE came.
+    Bye,
+}
+
+impl State {
+    /// Every state.
+    pub const ALL: [Self; 5] = [Self::Greeting, Self::Up, Self::Differing, Self::Down, Self::Left];
+
+    /// The state that follows; `None` where nothing changes.
+    ///
+    /// | | Proven | Heard | Agrees | Differs | Silent | Bye |
+    /// |---|---|---|---|---|---|---|
+    /// | Greeting | Up | | | | | |
+    /// | Up | Up | | | Differing | Down | Left |
+    /// | Differing | Up | | Up | | Down | Left |
+    /// | Down | Up | Up | | | | Left |
+    /// | Left | Up | | | | | |
+    ///
+    /// A peer in Greeting that falls silent is forgotten.
+    pub const fn next(self, input: Input) -> Option<Self> {
+        Some(match (self, input) {
+            (_, Input::Proven) | (Self::Down, Input::Heard) | (Self::Differing, Input::Agrees) => {
+                Self::Up
+            }
+            (Self::Up, Input::Differs) => Self::Differing,
+            (Self::Up | Self::Differing, Input::Silent) => Self::Down,
+            (Self::Up | Self::Differing | Self::Down, Input::Bye) => Self::Left,
+            _ => return None,
+        })
+    }
+
+    /// Whether frames of the known incarnation count for something.
+    pub const fn is_live(self) -> bool {
+        matches!(self, Self::Up | Self::Differing)
+    }
+}
 
 /// A peer, for people.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -9,14 +80,161 @@ pub struct PeerStatus {
     pub node: u16,
     /// Its incarnation.
     pub epoch: u64,
-    /// "joining", "syncing", "up", "differs" or "down".
+    /// "joining" (heard, not yet proven to be live), "syncing" (its sessions are still on their
+    /// way), "up", "differs" (configured otherwise) or "down".
     pub state: &'static str,
+    /// Whether it is ready to become MASTER.
+    pub ready: bool,
     /// Milliseconds since something was heard of it.
     pub heard_ms_ago: u64,
     /// Frames accepted from this incarnation.
     pub frames_received: u64,
     /// Updates that went missing, whether they came later or not.
     pub gaps: u64,
+    /// The last of our updates before which none is missing there.
+    pub acknowledged: u64,
     /// The configuration field that differs from ours.
     pub mismatch: Option<Field>,
+}
+
+/// An incarnation whose HELLOs might be recordings.
+#[derive(Clone, Debug)]
+pub(crate) struct Candidate {
+    pub epoch: u64,
+    /// Since when this incarnation has been the candidate.
+    pub since: Time,
+    pub heard: Time,
+    /// The last HELLO's number; only later ones count.
+    pub seq: u64,
+    /// What it has to echo.
+    pub challenge: u64,
+    /// What it gave us to echo.
+    pub echo: u64,
+}
+
+/// The incarnation that is believed in.
+#[derive(Clone, Debug)]
+pub(crate) struct Incarnation {
+    pub epoch: u64,
+    pub state: State,
+    pub heard: Time,
+    pub window: ReplayWindow,
+    pub frames: u64,
+    /// What it had to echo.
+    pub challenge: u64,
+    /// What it gave us to echo.
+    pub echo: u64,
+    pub ready: bool,
+    pub digests: Digests,
+    pub mismatch: Option<Field>,
+    pub incoming: Incoming,
+    pub acknowledged: u64,
+    /// Its table has sessions that we may lack: it has to be fetched.
+    pub lacking: bool,
+    /// What has been fetched of it.
+    pub coverage: Coverage,
+    /// When to try to fetch it, after a failure.
+    pub fetch_at: Time,
+    /// A NACK has to go.
+    pub nack: bool,
+    /// Updates that it misses.
+    pub wanted: VecDeque<UpdateRange>,
+}
+
+impl Incarnation {
+    pub fn new(candidate: &Candidate, now: Time, last: u64) -> Self {
+        Self {
+            epoch: candidate.epoch,
+            state: State::Up,
+            heard: now,
+            window: ReplayWindow::after(candidate.seq),
+            frames: 0,
+            challenge: candidate.challenge,
+            echo: candidate.echo,
+            ready: false,
+            digests: Digests::default(),
+            mismatch: None,
+            incoming: Incoming::after(last),
+            acknowledged: 0,
+            lacking: false,
+            coverage: Coverage::default(),
+            fetch_at: now,
+            nack: false,
+            wanted: VecDeque::new(),
+        }
+    }
+
+    pub fn is_up(&self) -> bool {
+        self.state == State::Up
+    }
+}
+
+/// A peer: at most one incarnation that is believed in, and one that wants to be.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Peer {
+    pub known: Option<Incarnation>,
+    pub candidate: Option<Candidate>,
+}
+
+impl Peer {
+    pub fn status(&self, node: u16, now: Time) -> Option<PeerStatus> {
+        let Some(known) = &self.known else {
+            let candidate = self.candidate.as_ref()?;
+            return Some(PeerStatus {
+                node,
+                epoch: candidate.epoch,
+                state: "joining",
+                ready: false,
+                heard_ms_ago: now.millis_since(candidate.heard),
+                frames_received: 0,
+                gaps: 0,
+                acknowledged: 0,
+                mismatch: None,
+            });
+        };
+        Some(PeerStatus {
+            node,
+            epoch: known.epoch,
+            state: match known.state {
+                State::Greeting => "joining",
+                State::Up if known.lacking => "syncing",
+                State::Up => "up",
+                State::Differing => "differs",
+                State::Down | State::Left => "down",
+            },
+            ready: known.ready && known.state.is_live(),
+            heard_ms_ago: now.millis_since(known.heard),
+            frames_received: known.frames,
+            gaps: known.incoming.gaps,
+            acknowledged: known.acknowledged,
+            mismatch: known.mismatch,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The table in the documentation of `State::next` and in docs/ss-protocol.md.
+    #[test]
+    fn the_documented_table_is_the_machine() {
+        let inputs =
+            [Input::Proven, Input::Heard, Input::Agrees, Input::Differs, Input::Silent, Input::Bye];
+        let head = "| | Proven | Heard | Agrees | Differs | Silent | Bye |";
+        let mut table = std::format!("{head}\n|---|---|---|---|---|---|---|\n");
+        for state in State::ALL {
+            table += &std::format!("| {state:?} |");
+            for input in inputs {
+                match state.next(input) {
+                    Some(next) => table += &std::format!(" {next:?} |"),
+                    None => table += " |",
+                }
+            }
+            table += "\n";
+        }
+        let rustdoc = table.lines().map(|line| std::format!("    /// {line}\n"));
+        assert!(include_str!("peer.rs").contains(&rustdoc.collect::<std::string::String>()));
+        assert!(include_str!("../../../../docs/ss-protocol.md").contains(&table));
+    }
 }

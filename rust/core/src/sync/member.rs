@@ -1,0 +1,498 @@
+//! This node's part in the cluster: what comes in, what is due, what goes out.
+
+use alloc::collections::{BTreeMap, VecDeque};
+
+use sha2::{Digest as _, Sha256};
+
+use crate::config::{Config, ConfigError};
+use crate::stats::{Counter, Stats};
+use crate::sync::Sessions;
+use crate::sync::bytes::Reader;
+use crate::sync::config::SyncConfig;
+use crate::sync::digest::Digests;
+use crate::sync::event::{Event, Events, Reason};
+use crate::sync::frame::{FrameError, Kind, OpenFrame};
+use crate::sync::graves::Graves;
+use crate::sync::message::{self, Greeting, Hello, SnapshotHead, SnapshotRequest};
+use crate::sync::peer::{Candidate, Incarnation, Input, Peer, PeerStatus, State};
+use crate::sync::queue::Outgoing;
+use crate::sync::record;
+use crate::sync::resync::{Coverage, Fetch, Serve};
+use crate::sync::sequence::Arrival;
+use crate::table::Change;
+use crate::time::Time;
+
+/// The most peers that are kept apart.
+pub const MAX_PEERS: usize = 256;
+
+/// How long a missing update may have been overtaken rather than lost, ms.
+const NACK_DELAY_MS: u64 = 10;
+/// How long a candidate keeps its place while HELLOs of another incarnation come, ms.
+const CANDIDATE_MS: u64 = 1000;
+
+/// Session synchronisation of one node.
+#[derive(Debug)]
+pub struct Sync {
+    pub(super) config: SyncConfig,
+    pub(super) digests: Digests,
+    pub(super) secret: [u8; 32],
+    /// Challenges given so far: each is given once.
+    pub(super) challenges: u64,
+    /// Number of the last frame.
+    pub(super) seq: u64,
+    pub(super) peers: BTreeMap<u16, Peer>,
+    pub(super) reason: Reason,
+    pub(super) started: Option<Time>,
+    pub(super) outgoing: Outgoing,
+    pub(super) tracking: bool,
+    pub(super) fetch: Option<Fetch>,
+    /// Snapshot requests sent so far.
+    pub(super) requests: u32,
+    /// What peers have asked for, in turn.
+    pub(super) serving: VecDeque<Serve>,
+    pub(super) graves: Graves,
+    pub(super) hello_at: Time,
+    pub(super) hello_sent: Option<Time>,
+    pub(super) hello_due: bool,
+    /// The peer that the next HELLO greets first, when not all fit.
+    pub(super) greet_from: u16,
+    pub(super) leaving: bool,
+    pub(super) gone: bool,
+    pub(super) events: Events,
+}
+
+impl Sync {
+    /// A node that begins to listen for peers.
+    ///
+    /// # Errors
+    /// What [`SyncConfig::validate`] refuses.
+    pub fn new(config: SyncConfig, nat64: &Config, secret: &[u8; 32]) -> Result<Self, ConfigError> {
+        config.validate()?;
+        Ok(Self {
+            digests: Digests::new(nat64),
+            secret: *secret,
+            challenges: 0,
+            seq: 0,
+            peers: BTreeMap::new(),
+            reason: Reason::Listening,
+            started: None,
+            outgoing: Outgoing::new(),
+            tracking: false,
+            fetch: None,
+            requests: 0,
+            serving: VecDeque::new(),
+            graves: Graves::default(),
+            hello_at: Time::ZERO,
+            hello_sent: None,
+            hello_due: false,
+            greet_from: 0,
+            leaving: false,
+            gone: false,
+            events: Events::default(),
+            config,
+        })
+    }
+
+    /// Why this node may become MASTER, or not.
+    pub fn reason(&self) -> Reason {
+        self.reason
+    }
+
+    /// Every peer heard since the start, by number.
+    pub fn peers(&self, now: Time) -> impl Iterator<Item = PeerStatus> + '_ {
+        self.peers.iter().filter_map(move |(&node, peer)| peer.status(node, now))
+    }
+
+    /// The next thing worth a line in the log.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop()
+    }
+
+    /// Flushes changes, then says BYE; nothing is sent after that.
+    pub fn leave(&mut self) {
+        self.leaving = true;
+        self.outgoing.flushing = self.tracking;
+    }
+
+    /// Counts bytes that were refused.
+    pub fn refuse_frame(&mut self, now: Time, error: FrameError, stats: &mut Stats) {
+        if let Some(counter) = error.counter() {
+            stats.count(counter);
+            self.events.refused(now, error);
+        }
+    }
+
+    /// Takes an authentic frame; false if it isn't acted on.
+    pub fn handle_frame(
+        &mut self,
+        now: Time,
+        frame: &OpenFrame,
+        sessions: &mut impl Sessions,
+    ) -> bool {
+        let header = &frame.header;
+        if header.node == self.config.node {
+            if header.epoch != self.config.epoch {
+                sessions.stats().count(Counter::FrameOwnIdentity);
+                self.events.own_identity(now, header.node, header.epoch);
+            }
+            return false;
+        }
+        if self.gone {
+            return false;
+        }
+        let known = self.peers.get_mut(&header.node).and_then(|peer| peer.known.as_mut());
+        let taken = match known {
+            Some(known) if known.epoch == header.epoch => {
+                if known.state == State::Left || !known.window.accept(header.seq) {
+                    sessions.stats().count(Counter::FrameReplayed);
+                    return false;
+                }
+                self.known_frame(now, frame, sessions)
+            }
+            _ => self.candidate_frame(now, frame, sessions.stats()),
+        };
+        match taken {
+            Ok(taken) => {
+                if taken {
+                    sessions.stats().count(Counter::FramesReceived);
+                }
+                self.settle(now, sessions);
+                taken
+            }
+            Err(Malformed) => {
+                sessions.stats().count(Counter::FrameMalformed);
+                false
+            }
+        }
+    }
+
+    /// A frame of an incarnation that isn't believed in: only a HELLO that echoes our challenge
+    /// changes that.
+    fn candidate_frame(
+        &mut self,
+        now: Time,
+        frame: &OpenFrame,
+        stats: &mut Stats,
+    ) -> Result<bool, Malformed> {
+        let header = &frame.header;
+        if header.kind != Kind::Hello {
+            stats.count(Counter::FrameReplayed);
+            return Ok(false);
+        }
+        let hello = Hello::take(&frame.body, header.count).ok_or(Malformed)?;
+        if !self.peers.contains_key(&header.node) && !self.make_room(now) {
+            self.events.too_many_peers(now, header.node);
+            return Ok(false);
+        }
+        let greeting = self.greeting_to_us(&hello);
+        let peer = self.peers.entry(header.node).or_default();
+        let keep = peer
+            .candidate
+            .as_ref()
+            .is_some_and(|c| c.epoch == header.epoch || now.millis_since(c.since) < CANDIDATE_MS);
+        if !keep {
+            self.challenges += 1;
+            peer.candidate = Some(Candidate {
+                epoch: header.epoch,
+                since: now,
+                heard: now,
+                seq: 0,
+                challenge: challenge(&self.secret, self.config.epoch, self.challenges),
+                echo: 0,
+            });
+        }
+        let Some(candidate) = peer.candidate.as_mut().filter(|c| c.epoch == header.epoch) else {
+            return Ok(false);
+        };
+        if header.seq <= candidate.seq {
+            stats.count(Counter::FrameReplayed);
+            return Ok(false);
+        }
+        candidate.seq = header.seq;
+        candidate.heard = now;
+        candidate.echo = greeting.map_or(0, |g| g.challenge);
+        if greeting.is_none_or(|g| g.echo != candidate.challenge) {
+            self.hello_soon(now);
+            return Ok(true);
+        }
+        let restarted = peer.known.as_ref().is_some_and(|known| known.state.is_live());
+        let incarnation = Incarnation::new(candidate, now, hello.last);
+        let (node, epoch) = (header.node, header.epoch);
+        *peer = Peer { known: Some(incarnation), candidate: None };
+        self.forget_transfers(node);
+        self.events.push(if restarted {
+            Event::PeerRestarted { node, epoch }
+        } else {
+            Event::PeerUp { node, epoch }
+        });
+        self.hello_soon(now);
+        self.hello(now, node, &hello, true);
+        Ok(true)
+    }
+
+    fn greeting_to_us(&self, hello: &Hello) -> Option<Greeting> {
+        let to_us = |g: &&Greeting| g.node == self.config.node && g.epoch == self.config.epoch;
+        hello.greetings.iter().find(to_us).copied()
+    }
+
+    /// Makes room for another peer; false if every place is taken by one that is alive.
+    fn make_room(&mut self, now: Time) -> bool {
+        if self.peers.len() < MAX_PEERS {
+            return true;
+        }
+        let dead = self.peers.iter().filter_map(|(&node, peer)| {
+            let known = peer.known.as_ref()?;
+            (!known.state.is_live() && peer.candidate.is_none())
+                .then_some((now.millis_since(known.heard), node))
+        });
+        match dead.max() {
+            Some((_, node)) => self.peers.remove(&node).is_some(),
+            None => false,
+        }
+    }
+
+    /// A frame of a known incarnation, for the first time.
+    fn known_frame(
+        &mut self,
+        now: Time,
+        frame: &OpenFrame,
+        sessions: &mut impl Sessions,
+    ) -> Result<bool, Malformed> {
+        let header = &frame.header;
+        let node = header.node;
+        let Some(known) = self.peers.get_mut(&node).and_then(|peer| peer.known.as_mut()) else {
+            return Ok(false);
+        };
+        match header.kind {
+            Kind::Hello => {
+                let hello = Hello::take(&frame.body, header.count).ok_or(Malformed)?;
+                known.heard = now;
+                known.frames += 1;
+                if self.step(node, Input::Heard) {
+                    self.events.push(Event::PeerBack { node });
+                    self.hello_soon(now);
+                }
+                self.hello(now, node, &hello, false);
+                return Ok(true);
+            }
+            Kind::Bye => {
+                known.frames += 1;
+                if self.step(node, Input::Bye) {
+                    self.events.push(Event::PeerLeft { node });
+                    self.forget_transfers(node);
+                }
+                return Ok(true);
+            }
+            _ if !known.is_up() => return Ok(false),
+            _ => {}
+        }
+        known.heard = now;
+        known.frames += 1;
+        let body = &frame.body;
+        match header.kind {
+            Kind::Update => self.update(now, node, body, header.count, sessions)?,
+            Kind::Nack => {
+                let ranges = message::take_nack(body, header.count).ok_or(Malformed)?;
+                known.wanted = ranges.into();
+            }
+            Kind::SnapshotRequest => {
+                let request = SnapshotRequest::take(body, header.count).ok_or(Malformed)?;
+                self.serving.retain(|serve| serve.node != node);
+                self.serving.extend(Serve::new(node, request));
+            }
+            Kind::Snapshot => self.snapshot(now, node, body, header.count, sessions)?,
+            Kind::Hello | Kind::Bye => {}
+        }
+        Ok(true)
+    }
+
+    /// Moves a peer's state; false if the input changes nothing.
+    pub(super) fn step(&mut self, node: u16, input: Input) -> bool {
+        let known = self.peers.get_mut(&node).and_then(|peer| peer.known.as_mut());
+        let Some((known, next)) = known.and_then(|k| k.state.next(input).map(|next| (k, next)))
+        else {
+            return false;
+        };
+        known.state = next;
+        true
+    }
+
+    /// A HELLO of a believed incarnation; the `first` one is what made it so.
+    fn hello(&mut self, now: Time, node: u16, hello: &Hello, first: bool) {
+        let greeting = self.greeting_to_us(hello);
+        let differs = self.digests.differs(&hello.digests);
+        let joining = !self.reason.ready();
+        let moved = self.step(node, if differs.is_some() { Input::Differs } else { Input::Agrees });
+        let Some(known) = self.peers.get_mut(&node).and_then(|peer| peer.known.as_mut()) else {
+            return;
+        };
+        if let Some(greeting) = greeting {
+            known.echo = greeting.challenge;
+            known.acknowledged = greeting.acknowledged.min(self.outgoing.last);
+        }
+        // A table that fills up while we have none ourselves may have come from where we can't
+        // hear; one that is ready when we first meet has sessions that were never told to us.
+        known.lacking |= hello.ready && !known.ready && (joining || first);
+        known.ready = hello.ready;
+        known.digests = hello.digests;
+        if known.mismatch != differs {
+            known.mismatch = differs;
+            self.events.push(match differs {
+                Some(field) => Event::Mismatch { node, field },
+                None => Event::MismatchOver { node },
+            });
+        }
+        if moved && differs.is_some() {
+            return self.forget_transfers(node);
+        }
+        if known.is_up() && !known.incoming.told(hello.last, hello.oldest) {
+            self.behind(node);
+        } else {
+            self.ask_for_missing(now, node);
+        }
+    }
+
+    /// Updates are lost for good: only the whole table, as it is from now on, makes up for them.
+    pub(super) fn behind(&mut self, node: u16) {
+        if let Some(known) = self.peers.get_mut(&node).and_then(|peer| peer.known.as_mut()) {
+            known.incoming.forgive();
+            known.coverage = Coverage::default();
+            if !known.lacking {
+                known.lacking = true;
+                self.events.push(Event::Behind { node });
+            }
+        }
+        if let Some(fetch) = self.fetch.as_mut().filter(|fetch| fetch.node == node) {
+            fetch.restart(self.requests);
+        }
+    }
+
+    fn ask_for_missing(&mut self, now: Time, node: u16) {
+        if let Some(known) = self.peers.get_mut(&node).and_then(|peer| peer.known.as_mut()) {
+            let incoming = &mut known.incoming;
+            if !incoming.missing() {
+                incoming.nack_at = None;
+            } else if incoming.nack_at.is_none() {
+                incoming.nack_at = Some(now + NACK_DELAY_MS);
+            }
+        }
+    }
+
+    fn update(
+        &mut self,
+        now: Time,
+        node: u16,
+        body: &[u8],
+        count: u16,
+        sessions: &mut impl Sessions,
+    ) -> Result<(), Malformed> {
+        let mut reader = Reader::new(body);
+        let number = reader.u64().ok_or(Malformed)?;
+        let Some(known) = self.peers.get_mut(&node).and_then(|peer| peer.known.as_mut()) else {
+            return Ok(());
+        };
+        let gaps = known.incoming.gaps;
+        let arrival = known.incoming.arrive(number);
+        sessions.stats().add(Counter::FrameGap, known.incoming.gaps - gaps);
+        match arrival {
+            Arrival::Duplicate => return Ok(()),
+            Arrival::TooFar => self.behind(node),
+            Arrival::InOrder | Arrival::Late => self.ask_for_missing(now, node),
+        }
+        // Whoever was overtaken may be about sessions that are gone by now.
+        self.apply(now, &mut reader, count, arrival != Arrival::InOrder, sessions)
+    }
+
+    fn snapshot(
+        &mut self,
+        now: Time,
+        node: u16,
+        body: &[u8],
+        count: u16,
+        sessions: &mut impl Sessions,
+    ) -> Result<(), Malformed> {
+        let mut reader = Reader::new(body);
+        let head = SnapshotHead::take(&mut reader).ok_or(Malformed)?;
+        let fetch = self.fetch.as_mut().filter(|fetch| fetch.node == node);
+        let known = self.peers.get_mut(&node).and_then(|peer| peer.known.as_mut());
+        let (Some(fetch), Some(known)) = (fetch, known) else { return Ok(()) };
+        let done = fetch.arrive(now, &head, self.requests, count, &mut known.coverage);
+        let (count_all, started) = (fetch.sessions, fetch.started);
+        self.apply(now, &mut reader, count, true, sessions)?;
+        if done {
+            self.fetch = None;
+            self.events.push(Event::SnapshotDone {
+                node,
+                sessions: count_all,
+                ms: now.millis_since(started),
+            });
+            if let Some(known) = self.peers.get_mut(&node).and_then(|peer| peer.known.as_mut()) {
+                known.lacking = false;
+                known.coverage = Coverage::default();
+            }
+            if !self.reason.ready() {
+                self.become_ready(now, Reason::Fetched { node });
+            }
+        }
+        Ok(())
+    }
+
+    /// Hands `count` sessions to the table. What may be `old` is checked against late removals.
+    fn apply(
+        &mut self,
+        now: Time,
+        reader: &mut Reader<'_>,
+        count: u16,
+        old: bool,
+        sessions: &mut impl Sessions,
+    ) -> Result<(), Malformed> {
+        let mut read = 0;
+        let result = (0..count).try_for_each(|_| {
+            read += 1;
+            match record::take(reader).ok_or(Malformed)? {
+                Change::Upsert(session) => {
+                    if !(old && self.graves.holds(now, &session.key, session.version)) {
+                        sessions.learn(now, &session);
+                    }
+                }
+                Change::Remove(key, version) => {
+                    self.graves.bury(now, key, version);
+                    sessions.unlearn(now, &key, version);
+                }
+            }
+            Ok(())
+        });
+        sessions.stats().add(Counter::RecordsReceived, read);
+        result
+    }
+
+    pub(super) fn forget_transfers(&mut self, node: u16) {
+        self.serving.retain(|serve| serve.node != node);
+        if self.fetch.as_ref().is_some_and(|fetch| fetch.node == node) {
+            self.fetch = None;
+            self.events.push(Event::SnapshotFailed { node });
+        }
+        if let Some(known) = self.peers.get_mut(&node).and_then(|peer| peer.known.as_mut()) {
+            known.wanted.clear();
+            known.nack = false;
+            known.incoming.nack_at = None;
+        }
+    }
+}
+
+/// A body that contradicts itself.
+#[derive(Clone, Copy, Debug)]
+struct Malformed;
+
+/// A number that nobody can guess, and that is never 0.
+fn challenge(secret: &[u8; 32], epoch: u64, number: u64) -> u64 {
+    let mut hash = Sha256::new();
+    hash.update(b"jsync challenge");
+    hash.update(secret);
+    hash.update(epoch.to_be_bytes());
+    hash.update(number.to_be_bytes());
+    let hash = hash.finalize();
+    let mut first = [0; 8];
+    first.copy_from_slice(&hash[..8]);
+    u64::from_be_bytes(first).max(1)
+}

@@ -1,0 +1,234 @@
+//! Snapshots: the table of a peer, fetched part by part.
+//!
+//! Who fetches keeps track of the slots that it has; who serves keeps nothing but what it was last
+//! asked for. So a lost frame costs a repetition of that frame, and a table that changes meanwhile
+//! costs nothing: what changes is told in updates as well.
+
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+
+use crate::sync::Sessions;
+use crate::sync::config::SyncConfig;
+use crate::sync::frame::{HEADER_LEN, Transmit};
+use crate::sync::message::{END, SNAPSHOT_HEAD_LEN, SlotRange, SnapshotHead, SnapshotRequest};
+use crate::sync::queue::Body;
+use crate::sync::record::{self, UPSERT_LEN};
+use crate::table::Change;
+use crate::time::Time;
+
+/// Parts of a table that are kept apart while what lies between them is missing.
+const MAX_ISLANDS: usize = 64;
+/// Bytes of snapshot that one request asks for: what sockets buffer by default, with some margin.
+const REQUEST_BYTES: usize = 128 << 10;
+/// Slots looked at for one frame, so that an empty table is not crossed in one go.
+const SLOTS_PER_FRAME: usize = 1 << 16;
+/// How long to wait for frames that were overtaken by the last one, ms.
+const REORDER_MS: u64 = 10;
+/// How long to wait for an answer, ms; doubles with every try.
+const ANSWER_MS: u64 = 100;
+/// Requests without any answer after which the peer is given up.
+const MAX_TRIES: u32 = 8;
+
+/// Slots of a peer's table that have arrived: disjoint ranges in order.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Coverage(Vec<SlotRange>);
+
+impl Coverage {
+    fn add(&mut self, range: SlotRange) {
+        if range.from >= range.until {
+            return;
+        }
+        let from = self.0.partition_point(|r| r.until < range.from);
+        let until = self.0.partition_point(|r| r.from <= range.until);
+        let touched = &self.0[from..until];
+        if touched.is_empty() && self.0.len() >= MAX_ISLANDS {
+            return;
+        }
+        let merged = SlotRange {
+            from: touched.first().map_or(range.from, |r| r.from.min(range.from)),
+            until: touched.last().map_or(range.until, |r| r.until.max(range.until)),
+        };
+        self.0.splice(from..until, [merged]);
+    }
+
+    fn holes(&self, limit: usize) -> Vec<SlotRange> {
+        let starts = core::iter::once(0).chain(self.0.iter().map(|r| r.until));
+        let ends = self.0.iter().map(|r| r.from).chain(core::iter::once(END));
+        let holes = starts.zip(ends).map(|(from, until)| SlotRange { from, until });
+        holes.filter(|r| r.from < r.until).take(limit).collect()
+    }
+}
+
+/// A table that is being fetched.
+#[derive(Debug)]
+pub(crate) struct Fetch {
+    /// Whose.
+    pub node: u16,
+    /// When it began.
+    pub started: Time,
+    /// Sessions received.
+    pub sessions: u64,
+    /// When to ask again.
+    pub ask_at: Time,
+    /// It is time to ask.
+    pub asking: bool,
+    /// Answers up to this request say nothing about what the table lacks now.
+    stale: u32,
+    tries: u32,
+}
+
+impl Fetch {
+    /// Begins after request `id`.
+    pub fn new(node: u16, now: Time, id: u32) -> Self {
+        Self { node, started: now, sessions: 0, ask_at: now, asking: true, stale: id, tries: 0 }
+    }
+
+    /// Begins anew after request `id`: something else is missing now.
+    pub fn restart(&mut self, id: u32) {
+        self.stale = id;
+        self.asking = true;
+    }
+
+    /// What to ask for now.
+    pub fn request(
+        &mut self,
+        now: Time,
+        id: u32,
+        config: &SyncConfig,
+        coverage: &Coverage,
+    ) -> SnapshotRequest {
+        self.asking = false;
+        self.ask_at = now + (ANSWER_MS << self.tries.min(4));
+        self.tries += 1;
+        let frames = (REQUEST_BYTES / usize::from(config.max_frame)).clamp(4, 256);
+        let ranges = coverage.holes(SnapshotRequest::room(config.max_body()));
+        SnapshotRequest { id, frames: frames as u16, ranges }
+    }
+
+    /// The time to ask again has come; false if the peer is to be given up.
+    pub fn ask_again(&mut self) -> bool {
+        self.asking = true;
+        self.tries < MAX_TRIES
+    }
+
+    /// A part of the table is here, in answer to request `head.id` when the last was `id`. True if
+    /// nothing more is missing.
+    pub fn arrive(
+        &mut self,
+        now: Time,
+        head: &SnapshotHead,
+        id: u32,
+        sessions: u16,
+        coverage: &mut Coverage,
+    ) -> bool {
+        self.tries = 0;
+        self.sessions += u64::from(sessions);
+        if head.id <= self.stale {
+            return false;
+        }
+        coverage.add(head.covers);
+        self.ask_at = now + ANSWER_MS;
+        if head.last && head.id == id {
+            // Holes before the end may just be frames on their way.
+            if coverage.0.len() == 1 {
+                self.asking = true;
+            } else {
+                self.ask_at = now + REORDER_MS;
+            }
+        }
+        coverage.holes(1).is_empty()
+    }
+}
+
+/// What a peer has asked for and not got yet.
+#[derive(Debug)]
+pub(crate) struct Serve {
+    /// The peer.
+    pub node: u16,
+    id: u32,
+    frames: u16,
+    ranges: VecDeque<SlotRange>,
+}
+
+impl Serve {
+    /// None if nothing is asked for.
+    pub fn new(node: u16, request: SnapshotRequest) -> Option<Self> {
+        let ranges: VecDeque<_> = request.ranges.into_iter().filter(|r| r.from < r.until).collect();
+        if ranges.is_empty() || request.frames == 0 {
+            return None;
+        }
+        Some(Self { node, id: request.id, frames: request.frames, ranges })
+    }
+
+    /// The next frame, and whether it is the last.
+    pub fn next_frame(
+        &mut self,
+        now: Time,
+        max_body: usize,
+        sessions: &impl Sessions,
+    ) -> Option<(Body, bool)> {
+        let range = self.ranges.front_mut()?;
+        let from = range.from;
+        let mut buf = Transmit::buffer(max_body);
+        buf.extend_from_slice(&[0; SNAPSHOT_HEAD_LEN]);
+        let room = (max_body - SNAPSHOT_HEAD_LEN) / UPSERT_LEN;
+        let (mut count, mut slots) = (0, SLOTS_PER_FRAME);
+        while range.from < range.until && usize::from(count) < room && slots > 0 {
+            // A slot holds a session at most, so the budget keeps the frame's size too.
+            let wanted = (range.until - range.from) as usize;
+            let budget = (room - usize::from(count)).min(wanted).min(slots);
+            let next = sessions.scan(now, range.from, budget, &mut |record| {
+                record::put(&mut buf, &Change::Upsert(record));
+                count += 1;
+            });
+            range.from = next.unwrap_or(END).max(range.from);
+            slots -= budget;
+        }
+        let covers = SlotRange { from, until: range.from };
+        if range.from >= range.until || range.from == END {
+            self.ranges.pop_front();
+        }
+        self.frames -= 1;
+        let last = self.frames == 0 || self.ranges.is_empty();
+        let head = SnapshotHead { id: self.id, covers, last };
+        buf[HEADER_LEN..HEADER_LEN + SNAPSHOT_HEAD_LEN].copy_from_slice(&head.bytes());
+        Some((Body { buf, count }, last))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn coverage_agrees_with_a_set(ranges in prop::collection::vec((0u32..60, 0u32..60), 0..40)) {
+            let mut coverage = Coverage::default();
+            let mut slots = [false; 60];
+            for (from, until) in ranges {
+                coverage.add(SlotRange { from, until });
+                (from..until).for_each(|i| slots[i as usize] = true);
+            }
+            let holes = coverage.holes(usize::MAX);
+            for (slot, &covered) in slots.iter().enumerate() {
+                let hole = holes.iter().any(|r| (r.from..r.until).contains(&(slot as u32)));
+                prop_assert_eq!(hole, !covered, "{}", slot);
+            }
+            for pair in coverage.0.windows(2) {
+                prop_assert!(pair[0].until < pair[1].from);
+            }
+        }
+    }
+
+    #[test]
+    fn islands_are_bounded() {
+        let mut coverage = Coverage::default();
+        for i in 0..1000 {
+            coverage.add(SlotRange { from: 2 * i, until: 2 * i + 1 });
+        }
+        assert_eq!(coverage.0.len(), MAX_ISLANDS);
+        coverage.add(SlotRange { from: 0, until: END });
+        assert!(coverage.holes(1).is_empty());
+    }
+}

@@ -1,0 +1,348 @@
+//! When this node does something of its own accord, and the frames that it then sends.
+
+use alloc::vec::Vec;
+
+use crate::stats::Counter;
+use crate::sync::Sessions;
+use crate::sync::event::{Event, Reason};
+use crate::sync::frame::{Header, Kind, Transmit};
+use crate::sync::member::Sync;
+use crate::sync::message::{self, Greeting, Hello, MAX_NACK_RANGES};
+use crate::sync::peer::{Incarnation, Input, State};
+use crate::sync::queue::Body;
+use crate::sync::resync::Fetch;
+use crate::time::Time;
+
+/// The least time between two HELLOs, ms: what happens in between shares one.
+const HELLO_PAUSE_MS: u64 = 20;
+/// The least time between two NACKs, ms; doubles with every try.
+const NACK_PAUSE_MS: u64 = 40;
+/// NACKs without any answer after which the table is fetched instead.
+const MAX_NACKS: u32 = 8;
+/// How long a peer that stopped to answer is left alone, ms.
+const FETCH_PAUSE_MS: u64 = 2000;
+/// A node that starts waits at most this many times `join-timeout` for peers that are heard but
+/// not yet proven to be live.
+const JOIN_PATIENCE: u64 = 5;
+
+impl Sync {
+    /// Does what is due at `now`.
+    pub fn handle_timeout(&mut self, now: Time, sessions: &mut impl Sessions) {
+        if self.gone {
+            return;
+        }
+        if now >= self.hello_at {
+            self.hello_due = true;
+            self.hello_at = now + u64::from(self.config.hello_interval);
+        }
+        if self.outgoing.flush_at.is_some_and(|at| now >= at) {
+            self.outgoing.flush_at = None;
+            self.outgoing.flushing = true;
+        }
+        self.watch_peers(now);
+        if let Some(fetch) = &mut self.fetch
+            && now >= fetch.ask_at
+            && !fetch.asking
+            && !fetch.ask_again()
+        {
+            let node = fetch.node;
+            self.fetch = None;
+            self.events.push(Event::SnapshotFailed { node });
+            if let Some(known) = self.known_mut(node) {
+                known.fetch_at = now + FETCH_PAUSE_MS;
+            }
+        }
+        self.settle(now, sessions);
+    }
+
+    /// When `handle_timeout` is to be called next.
+    pub fn poll_timeout(&self) -> Option<Time> {
+        if self.gone {
+            return None;
+        }
+        let dead = u64::from(self.config.dead_interval);
+        let peers = self.peers.values().flat_map(|peer| {
+            let known = peer.known.as_ref().filter(|known| known.state.is_live());
+            let lacking = |k: &&Incarnation| k.is_up() && k.lacking && self.fetch.is_none();
+            let fetch = known.filter(lacking).map(|k| k.fetch_at);
+            let candidate = peer.candidate.as_ref().map(|c| c.heard + dead);
+            let nack = known.filter(|k| k.is_up()).and_then(|k| k.incoming.nack_at);
+            [known.map(|k| k.heard + dead), candidate, nack, fetch]
+        });
+        let fetch = self.fetch.as_ref().filter(|f| !f.asking).map(|f| f.ask_at);
+        let join = self.join_deadline().filter(|_| self.reason == Reason::Listening);
+        let own = [Some(self.hello_at), self.outgoing.flush_at, fetch, join];
+        peers.chain(own).flatten().min()
+    }
+
+    /// Whether `poll_transmit` may have something, short of asking it.
+    pub fn transmit_pending(&self) -> bool {
+        !self.gone
+            && (self.hello_due
+                || self.leaving
+                || self.outgoing.flushing
+                || !self.serving.is_empty()
+                || self.fetch.as_ref().is_some_and(|fetch| fetch.asking)
+                || self.known().any(|(_, known)| known.nack || !known.wanted.is_empty()))
+    }
+
+    /// Starts the flush deadline if changes wait and it doesn't run.
+    pub fn notice_changes(&mut self, now: Time, pending: bool) {
+        let outgoing = &mut self.outgoing;
+        if pending && self.tracking && !outgoing.flushing && outgoing.flush_at.is_none() {
+            match self.config.flush_deadline {
+                0 => outgoing.flushing = true,
+                deadline => outgoing.flush_at = Some(now + u64::from(deadline)),
+            }
+        }
+    }
+
+    /// The next frame to send. What keeps the cluster together goes first, then news, then
+    /// repetitions, then snapshots.
+    pub fn poll_transmit(&mut self, now: Time, sessions: &mut impl Sessions) -> Option<Transmit> {
+        if self.gone {
+            return None;
+        }
+        let transmit = self
+            .hello_frame(now)
+            .or_else(|| self.nack_frame())
+            .or_else(|| self.request_frame(now))
+            .or_else(|| self.update_frame(now, sessions))
+            .or_else(|| self.repetition(now, sessions))
+            .or_else(|| self.snapshot_frame(now, sessions))
+            .or_else(|| self.bye_frame())?;
+        sessions.stats().count(Counter::FramesSent);
+        Some(transmit)
+    }
+
+    /// A HELLO, as soon as the last one is not too recent.
+    pub(super) fn hello_soon(&mut self, now: Time) {
+        let at = self.hello_sent.map_or(now, |sent| now.max(sent + HELLO_PAUSE_MS));
+        self.hello_at = self.hello_at.min(at);
+    }
+
+    fn known(&self) -> impl Iterator<Item = (u16, &Incarnation)> {
+        self.peers.iter().filter_map(|(&node, peer)| Some((node, peer.known.as_ref()?)))
+    }
+
+    pub(super) fn known_mut(&mut self, node: u16) -> Option<&mut Incarnation> {
+        self.peers.get_mut(&node)?.known.as_mut()
+    }
+
+    /// Peers that fell silent, and what they were asked for in vain.
+    fn watch_peers(&mut self, now: Time) {
+        let dead = u64::from(self.config.dead_interval);
+        self.peers.retain(|_, peer| {
+            if peer.candidate.as_ref().is_some_and(|c| now.millis_since(c.heard) >= dead) {
+                peer.candidate = None;
+            }
+            peer.known.is_some() || peer.candidate.is_some()
+        });
+        let nodes: Vec<u16> = self.known().map(|(node, _)| node).collect();
+        for node in nodes {
+            let Some(known) = self.known_mut(node) else { continue };
+            let silent_ms = now.millis_since(known.heard);
+            let incoming = &mut known.incoming;
+            let nack = known.state == State::Up && incoming.nack_at.is_some_and(|at| now >= at);
+            let given_up = nack && incoming.tries >= MAX_NACKS;
+            if nack && !given_up {
+                known.nack = true;
+                incoming.nack_at = Some(now + (NACK_PAUSE_MS << incoming.tries));
+                incoming.tries += 1;
+            }
+            if silent_ms >= dead && self.step(node, Input::Silent) {
+                self.events.push(Event::PeerDown { node, silent_ms });
+                self.forget_transfers(node);
+            } else if given_up {
+                self.behind(node);
+            }
+        }
+    }
+
+    fn join_deadline(&self) -> Option<Time> {
+        let started = self.started?;
+        let timeout = u64::from(self.config.join_timeout);
+        let unproven = self.peers.values().any(|peer| peer.candidate.is_some());
+        Some(started + timeout * if unproven { JOIN_PATIENCE } else { 1 })
+    }
+
+    /// Decides what follows from what is known by now: whether changes are collected, whose table
+    /// is fetched, whether this node is ready.
+    pub(super) fn settle(&mut self, now: Time, sessions: &mut impl Sessions) {
+        self.started.get_or_insert(now);
+        let tracking = self.known().any(|(_, known)| known.state == State::Up);
+        if tracking != self.tracking {
+            self.tracking = tracking;
+            sessions.track_changes(tracking);
+            if !tracking {
+                self.outgoing.interrupt();
+            }
+        }
+        if self.fetch.is_none() {
+            let lacking = |(_, known): &(u16, &Incarnation)| {
+                known.state == State::Up && known.lacking && now >= known.fetch_at
+            };
+            // Whoever is ready has the most to give.
+            let from = self.known().filter(lacking).max_by_key(|(_, known)| known.ready);
+            if let Some((node, _)) = from {
+                self.fetch = Some(Fetch::new(node, now, self.requests));
+                self.events.push(Event::SnapshotStarted { node });
+            }
+        }
+        if !self.reason.ready() {
+            self.join(now);
+        }
+    }
+
+    /// Not ready yet: is there still something to wait for?
+    fn join(&mut self, now: Time) {
+        let ready_peer = self.known().find(|(_, known)| known.ready && known.state.is_live());
+        self.reason = match (&self.fetch, ready_peer) {
+            (Some(fetch), _) => Reason::Fetching { node: fetch.node },
+            (None, Some((node, Incarnation { mismatch: Some(field), .. }))) => {
+                Reason::Differs { node, field: *field }
+            }
+            (None, Some((node, _))) => Reason::Fetching { node },
+            (None, None) => Reason::Listening,
+        };
+        let waited = self.join_deadline().is_some_and(|at| now >= at);
+        if self.reason == Reason::Listening && waited {
+            self.become_ready(now, Reason::Alone);
+        }
+    }
+
+    pub(super) fn become_ready(&mut self, now: Time, reason: Reason) {
+        self.reason = reason;
+        self.events.push(Event::Ready { reason });
+        self.hello_soon(now);
+    }
+
+    fn frame(&mut self, kind: Kind, to: u16, body: Body) -> Transmit {
+        self.seq += 1;
+        let Body { buf, count } = body;
+        let (node, epoch) = (self.config.node, self.config.epoch);
+        Transmit::new(Header { kind, node, to, epoch, seq: self.seq, count }, buf)
+    }
+
+    fn hello_frame(&mut self, now: Time) -> Option<Transmit> {
+        if !self.hello_due {
+            return None;
+        }
+        self.hello_due = false;
+        self.hello_sent = Some(now);
+        let max_body = self.config.max_body();
+        let mut greetings = Vec::new();
+        for (&node, peer) in &self.peers {
+            if let Some(known) = peer.known.as_ref().filter(|known| known.state.is_live()) {
+                greetings.push(Greeting {
+                    node,
+                    epoch: known.epoch,
+                    challenge: known.challenge,
+                    echo: known.echo,
+                    acknowledged: known.incoming.acknowledged(),
+                });
+            }
+            if let Some(candidate) = &peer.candidate {
+                greetings.push(Greeting {
+                    node,
+                    epoch: candidate.epoch,
+                    challenge: candidate.challenge,
+                    echo: candidate.echo,
+                    acknowledged: 0,
+                });
+            }
+        }
+        let room = Hello::room(max_body);
+        if greetings.len() > room {
+            let first = greetings.partition_point(|g| g.node < self.greet_from);
+            let first = if first == greetings.len() { 0 } else { first };
+            greetings.rotate_left(first);
+            self.greet_from = greetings[room].node;
+            greetings.truncate(room);
+        }
+        let count = greetings.len() as u16;
+        let hello = Hello {
+            ready: self.reason.ready(),
+            digests: self.digests,
+            last: self.outgoing.last,
+            oldest: self.outgoing.oldest(),
+            greetings,
+        };
+        let mut buf = Transmit::buffer(max_body);
+        hello.put(&mut buf);
+        Some(self.frame(Kind::Hello, 0, Body { buf, count }))
+    }
+
+    fn nack_frame(&mut self) -> Option<Transmit> {
+        let room = (self.config.max_body() / message::UPDATE_RANGE_LEN).min(MAX_NACK_RANGES);
+        let node = self.known().find(|(_, known)| known.nack)?.0;
+        let known = self.known_mut(node)?;
+        known.nack = false;
+        let ranges = known.incoming.missing_ranges(room);
+        let mut buf = Transmit::buffer(ranges.len() * message::UPDATE_RANGE_LEN);
+        message::put_nack(&mut buf, &ranges);
+        let count = ranges.len() as u16;
+        Some(self.frame(Kind::Nack, node, Body { buf, count }))
+    }
+
+    fn request_frame(&mut self, now: Time) -> Option<Transmit> {
+        let fetch = self.fetch.as_mut().filter(|fetch| fetch.asking)?;
+        let node = fetch.node;
+        let known = self.peers.get(&node)?.known.as_ref()?;
+        self.requests += 1;
+        let request = fetch.request(now, self.requests, &self.config, &known.coverage);
+        let mut buf = Transmit::buffer(self.config.max_body());
+        request.put(&mut buf);
+        let count = request.ranges.len() as u16;
+        Some(self.frame(Kind::SnapshotRequest, node, Body { buf, count }))
+    }
+
+    fn update_frame(&mut self, now: Time, sessions: &mut impl Sessions) -> Option<Transmit> {
+        let max_body = self.config.max_body();
+        let graves = &mut self.graves;
+        // A snapshot that is on its way here may still have what we have just removed.
+        let fetching = self.fetch.is_some();
+        let body = self.outgoing.next_update(now, max_body, sessions, |key, version| {
+            if fetching {
+                graves.bury(now, *key, version);
+            }
+        })?;
+        sessions.stats().add(Counter::UpdatesSent, body.count.into());
+        Some(self.frame(Kind::Update, 0, body))
+    }
+
+    fn repetition(&mut self, now: Time, sessions: &mut impl Sessions) -> Option<Transmit> {
+        let node = self.known().find(|(_, known)| !known.wanted.is_empty())?.0;
+        let known = self.peers.get_mut(&node)?.known.as_mut()?;
+        match self.outgoing.repeat(&mut known.wanted)? {
+            Some(body) => {
+                sessions.stats().add(Counter::UpdatesSent, body.count.into());
+                Some(self.frame(Kind::Update, node, body))
+            }
+            None => {
+                // The next HELLO tells what can still be had.
+                self.hello_soon(now);
+                None
+            }
+        }
+    }
+
+    fn snapshot_frame(&mut self, now: Time, sessions: &mut impl Sessions) -> Option<Transmit> {
+        let mut serve = self.serving.pop_front()?;
+        let (body, last) = serve.next_frame(now, self.config.max_body(), sessions)?;
+        let node = serve.node;
+        if !last {
+            self.serving.push_back(serve);
+        }
+        sessions.stats().add(Counter::SnapshotSent, body.count.into());
+        Some(self.frame(Kind::Snapshot, node, body))
+    }
+
+    fn bye_frame(&mut self) -> Option<Transmit> {
+        if !self.leaving || self.outgoing.flushing {
+            return None;
+        }
+        self.gone = true;
+        Some(self.frame(Kind::Bye, 0, Body { buf: Transmit::buffer(0), count: 0 }))
+    }
+}

@@ -1,0 +1,572 @@
+//! The protocol on a small network, with a table that is a map.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::vec::Vec;
+
+use super::*;
+use crate::config::{Config, Pool4Entry};
+use crate::stats::Counter;
+use crate::sync::digest::Field;
+use crate::table::State;
+use crate::tuple::{Endpoint4, Endpoint6, Proto};
+
+/// A table whose merge is the simplest possible: the later version wins.
+#[derive(Default)]
+struct Model {
+    sessions: BTreeMap<SessionKey, SessionRecord>,
+    slots: Vec<SessionKey>,
+    changes: VecDeque<Change>,
+    tracking: bool,
+    stats: Stats,
+}
+
+impl Model {
+    fn create(&mut self, number: u32) {
+        let record = session(number, 1);
+        self.learn(Time::ZERO, &record);
+        self.tell(Change::Upsert(record));
+    }
+
+    fn remove(&mut self, number: u32) {
+        let removed = self.sessions.remove(&session(number, 0).key).unwrap();
+        self.tell(Change::Remove(removed.key, removed.version + 1));
+    }
+
+    fn tell(&mut self, change: Change) {
+        if self.tracking {
+            self.changes.push_back(change);
+        }
+    }
+}
+
+fn session(number: u32, version: u32) -> SessionRecord {
+    let src6 = Endpoint6 { addr: u128::from(number).into(), port: number as u16 };
+    let src4 = Endpoint4 { addr: (0xc000_0200 + (number >> 16)).into(), port: number as u16 };
+    let dst4 = Endpoint4 { addr: "203.0.113.24".parse().unwrap(), port: 80 };
+    let key = SessionKey { proto: Proto::Udp, src6, src4, dst4 };
+    SessionRecord { key, state: State::Established, lifetime_ms: 300_000, version }
+}
+
+impl Sessions for Model {
+    fn learn(&mut self, _now: Time, record: &SessionRecord) -> Learned {
+        if self.sessions.get(&record.key).is_some_and(|ours| ours.version >= record.version) {
+            return Learned::Unchanged;
+        }
+        if self.sessions.insert(record.key, *record).is_none() {
+            self.slots.push(record.key);
+        }
+        Learned::Applied
+    }
+
+    fn unlearn(&mut self, _now: Time, key: &SessionKey, version: u32) -> bool {
+        let older = self.sessions.get(key).is_some_and(|ours| ours.version < version);
+        older && self.sessions.remove(key).is_some()
+    }
+
+    fn track_changes(&mut self, on: bool) {
+        self.tracking = on;
+        self.changes.clear();
+    }
+
+    fn changes_pending(&self) -> bool {
+        !self.changes.is_empty()
+    }
+
+    fn pop_change(&mut self, _now: Time) -> Option<Change> {
+        self.changes.pop_front()
+    }
+
+    fn scan(
+        &self,
+        _now: Time,
+        cursor: u32,
+        budget: usize,
+        f: &mut dyn FnMut(SessionRecord),
+    ) -> Option<u32> {
+        let end = (cursor as usize).saturating_add(budget).min(self.slots.len());
+        for key in self.slots.get(cursor as usize..end).unwrap_or_default() {
+            if let Some(record) = self.sessions.get(key) {
+                f(*record);
+            }
+        }
+        (end < self.slots.len()).then_some(end as u32)
+    }
+
+    fn stats(&mut self) -> &mut Stats {
+        &mut self.stats
+    }
+}
+
+struct Member {
+    sync: Sync,
+    table: Model,
+    keyring: Keyring,
+    events: Vec<Event>,
+}
+
+/// Nodes on a network that loses frames.
+struct Net {
+    now: Time,
+    members: BTreeMap<u16, Member>,
+    /// Frames on their way: when they arrive, to whom, sealed.
+    wire: VecDeque<(Time, u16, Vec<u8>)>,
+    /// Everything that was ever sent.
+    recorded: Vec<Vec<u8>>,
+    /// Of a thousand frames.
+    loss: u32,
+    /// Frames from the first to the second are lost.
+    cut: BTreeSet<(u16, u16)>,
+    random: u64,
+    epochs: u64,
+}
+
+impl Net {
+    fn new() -> Self {
+        Self {
+            now: Time::from_millis(5000),
+            members: BTreeMap::new(),
+            wire: VecDeque::new(),
+            recorded: Vec::new(),
+            loss: 0,
+            cut: BTreeSet::new(),
+            random: 1,
+            epochs: 0,
+        }
+    }
+
+    fn start(&mut self, node: u16) {
+        self.start_with(node, &config());
+    }
+
+    fn start_with(&mut self, node: u16, config: &Config) {
+        self.epochs += 1;
+        let own = SyncConfig::new(node, "campus", self.epochs);
+        let member = Member {
+            sync: Sync::new(own.clone(), config, &[node as u8; 32]).unwrap(),
+            table: Model::default(),
+            keyring: Keyring::new(&[[1; 32]], &own).unwrap(),
+            events: Vec::new(),
+        };
+        self.members.insert(node, member);
+    }
+
+    fn at(&mut self, node: u16) -> &mut Member {
+        self.members.get_mut(&node).unwrap()
+    }
+
+    fn lose(&mut self) -> bool {
+        self.random = self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (self.random >> 33) % 1000 < self.loss.into()
+    }
+
+    fn run(&mut self, ms: u64) {
+        let until = self.now + ms;
+        while self.now < until {
+            self.step();
+        }
+    }
+
+    /// A millisecond.
+    fn step(&mut self) {
+        self.now = self.now + 1;
+        let now = self.now;
+        let due = self.wire.iter().position(|(at, ..)| *at > now).unwrap_or(self.wire.len());
+        for (_, to, bytes) in self.wire.drain(..due).collect::<Vec<_>>() {
+            self.deliver(to, &bytes);
+        }
+        for node in self.members.keys().copied().collect::<Vec<_>>() {
+            let Member { sync, table, keyring, events } = self.at(node);
+            sync.notice_changes(now, table.changes_pending());
+            let mut calls = 0;
+            while sync.poll_timeout().is_some_and(|at| at <= now) {
+                sync.handle_timeout(now, table);
+                calls += 1;
+                assert!(calls < 4, "node {node} never comes to rest");
+            }
+            let mut out = Vec::new();
+            while let Some(transmit) = sync.poll_transmit(now, table) {
+                let to = transmit.to();
+                let bytes = keyring.seal(transmit);
+                assert!(bytes.len() <= 1400);
+                out.push((to, bytes));
+            }
+            assert!(!sync.transmit_pending());
+            events.extend(core::iter::from_fn(|| sync.poll_event()));
+            for (to, bytes) in out {
+                self.recorded.push(bytes.clone());
+                for peer in self.members.keys().copied().collect::<Vec<_>>() {
+                    let cut = self.cut.contains(&(node, peer));
+                    if peer != node && (to == 0 || to == peer) && !cut && !self.lose() {
+                        self.wire.push_back((now + 1, peer, bytes.clone()));
+                    }
+                }
+            }
+        }
+    }
+
+    fn deliver(&mut self, to: u16, bytes: &[u8]) -> bool {
+        let now = self.now;
+        let Some(Member { sync, table, keyring, .. }) = self.members.get_mut(&to) else {
+            return false;
+        };
+        match keyring.open(bytes) {
+            Ok(frame) => sync.handle_frame(now, &frame, table),
+            Err(error) => {
+                sync.refuse_frame(now, error, &mut table.stats);
+                false
+            }
+        }
+    }
+
+    fn ready(&self, node: u16) -> bool {
+        self.members[&node].sync.reason().ready()
+    }
+
+    fn state(&self, node: u16, of: u16) -> &'static str {
+        let mut peers = self.members[&node].sync.peers(self.now);
+        peers.find(|peer| peer.node == of).map_or("unknown", |peer| peer.state)
+    }
+
+    fn assert_equal(&self) {
+        let mut tables = self.members.iter().map(|(node, member)| (node, &member.table.sessions));
+        let (_, first) = tables.next().unwrap();
+        for (node, table) in tables {
+            assert_eq!(table.len(), first.len(), "node {node}");
+            assert!(table == first, "node {node}");
+        }
+    }
+}
+
+fn config() -> Config {
+    let pool4 = Pool4Entry {
+        protocol: None,
+        prefix: "192.0.2.1".parse().unwrap(),
+        ports: "61001-65535".parse().unwrap(),
+        mark: 0,
+    };
+    Config { pool4: std::vec![pool4], ..Config::default() }
+}
+
+#[test]
+fn alone_is_ready_after_the_join_timeout() {
+    let mut net = Net::new();
+    net.start(1);
+    net.run(1990);
+    assert!(!net.ready(1));
+    net.run(20);
+    assert_eq!(net.members[&1].sync.reason(), Reason::Alone);
+}
+
+#[test]
+fn a_cold_cluster_becomes_ready_together() {
+    let mut net = Net::new();
+    (1..=3).for_each(|node| net.start(node));
+    net.run(2100);
+    assert!((1..=3).all(|node| net.ready(node)));
+    for (node, of) in [(1, 2), (2, 3), (3, 1)] {
+        assert_eq!(net.state(node, of), "up");
+    }
+}
+
+#[test]
+fn changes_reach_every_peer_within_the_deadline() {
+    let mut net = Net::new();
+    (1..=3).for_each(|node| net.start(node));
+    net.run(3000);
+    (0..100).for_each(|number| net.at(1).table.create(number));
+    net.run(10);
+    net.assert_equal();
+    net.at(1).table.remove(7);
+    net.run(10);
+    assert_eq!(net.members[&3].table.sessions.len(), 99);
+    net.assert_equal();
+}
+
+#[test]
+fn who_joins_is_ready_once_it_has_the_table() {
+    let mut net = Net::new();
+    net.start(1);
+    net.run(3000);
+    (0..60_000).for_each(|number| net.at(1).table.create(number));
+    net.start(2);
+    let mut created = 60_000;
+    while !net.ready(2) {
+        // Traffic goes on meanwhile.
+        net.at(1).table.create(created);
+        net.at(1).table.remove(created - 50_000);
+        created += 1;
+        net.run(1);
+        assert!(created < 62_000, "not ready");
+    }
+    assert_eq!(net.members[&2].sync.reason(), Reason::Fetched { node: 1 });
+    net.run(10);
+    net.assert_equal();
+    // The one that had the table has nothing to fetch.
+    assert_eq!(net.members[&2].table.stats.value(Counter::SnapshotSent), 0);
+}
+
+#[test]
+fn lost_frames_only_delay() {
+    for (seed, loss) in [(1, 100), (2, 300), (3, 500)] {
+        let mut net = Net::new();
+        (net.loss, net.random) = (loss, seed);
+        net.start(1);
+        net.start(2);
+        net.run(4000);
+        let mut created = 0;
+        for round in 0..400 {
+            (0..40).for_each(|i| net.at(1).table.create(created + i));
+            created += 40;
+            if round == 100 {
+                net.start(3);
+            }
+            net.run(5);
+        }
+        net.run(20_000);
+        net.assert_equal();
+        assert!((1..=3).all(|node| net.ready(node)), "loss {loss}");
+        assert!(net.members[&2].table.stats.value(Counter::FrameGap) > 0);
+    }
+}
+
+#[test]
+fn a_recording_of_an_earlier_incarnation_is_not_believed() {
+    let mut net = Net::new();
+    net.start(1);
+    net.start(2);
+    net.run(3000);
+    net.at(2).table.create(1);
+    net.run(10);
+    let old = core::mem::take(&mut net.recorded);
+    net.start(2);
+    net.run(1000);
+    let peer = |net: &Net| net.members[&1].sync.peers(net.now).next().unwrap();
+    let epoch = peer(&net).epoch;
+    assert_eq!(epoch, 3, "the new incarnation is");
+    // Everything again, to everyone, even to a node that has forgotten all.
+    for target in [1, 2] {
+        for bytes in &old {
+            net.deliver(target, bytes);
+        }
+        net.run(3);
+    }
+    net.run(500);
+    assert_eq!((peer(&net).epoch, peer(&net).state), (epoch, "up"));
+    assert!(net.members[&1].table.stats.value(Counter::FrameReplayed) > 0);
+    net.members.remove(&1);
+    net.start(1);
+    net.members.remove(&2);
+    for bytes in &old {
+        net.deliver(1, bytes);
+        net.step();
+    }
+    assert_eq!(net.state(1, 2), "joining");
+    assert!(net.members[&1].table.sessions.is_empty());
+}
+
+#[test]
+fn no_frame_is_taken_twice() {
+    let mut net = Net::new();
+    net.start(1);
+    net.start(2);
+    net.run(3000);
+    let last = net.recorded.iter().rfind(|bytes| bytes[13] == 2).unwrap().clone();
+    assert!(!net.deliver(1, &last));
+}
+
+#[test]
+fn a_difference_is_named_and_nothing_is_exchanged() {
+    let mut other = config();
+    other.global.udp_timeout += 1;
+    let mut net = Net::new();
+    net.start(1);
+    net.run(3000);
+    net.at(1).table.create(1);
+    net.start_with(2, &other);
+    net.run(15_000);
+    let told = Event::Mismatch { node: 1, field: Field::Timeouts };
+    assert_eq!(net.members[&2].events.iter().filter(|&&event| event == told).count(), 1);
+    assert_eq!(net.state(2, 1), "differs");
+    // Whoever has the sessions stays the one that is ready.
+    assert!(!net.ready(2));
+    net.at(1).table.create(2);
+    net.run(100);
+    assert!(net.members[&2].table.sessions.is_empty());
+    net.members.remove(&1);
+    net.run(2000);
+    assert!(net.ready(2));
+}
+
+#[test]
+fn when_the_giver_dies_another_one_gives() {
+    let mut net = Net::new();
+    net.start(1);
+    net.start(2);
+    net.run(3000);
+    (0..50_000).for_each(|number| net.at(1).table.create(number));
+    net.run(200);
+    net.start(3);
+    while net.members.get(&3).unwrap().table.sessions.len() < 10_000 {
+        net.step();
+    }
+    let Reason::Fetching { node } = net.members[&3].sync.reason() else { panic!("not fetching") };
+    net.members.remove(&node);
+    net.run(5000);
+    assert_eq!(net.members[&3].sync.reason(), Reason::Fetched { node: 3 - node });
+    net.assert_equal();
+}
+
+#[test]
+fn without_its_giver_a_node_is_ready_with_what_it_has() {
+    let mut net = Net::new();
+    net.start(1);
+    net.run(3000);
+    (0..50_000).for_each(|number| net.at(1).table.create(number));
+    net.start(2);
+    while net.members[&2].table.sessions.len() < 10_000 {
+        net.step();
+    }
+    net.members.remove(&1);
+    net.run(1000);
+    assert!(!net.ready(2), "its giver may only be slow");
+    net.run(2000);
+    assert_eq!(net.members[&2].sync.reason(), Reason::Alone);
+}
+
+#[test]
+fn a_healed_partition_leaves_equal_tables() {
+    for third in [false, true] {
+        let mut net = Net::new();
+        net.start(1);
+        net.start(2);
+        if third {
+            net.start(3);
+        }
+        net.run(3000);
+        for peer in [2, 3] {
+            net.cut.extend([(1, peer), (peer, 1)]);
+        }
+        (0..5000).for_each(|number| net.at(1).table.create(number));
+        net.run(10_000);
+        assert_eq!(net.state(1, 2), "down");
+        (5000..90_000).for_each(|number| net.at(2).table.create(number));
+        net.run(2000);
+        net.cut.clear();
+        net.run(10_000);
+        assert_eq!((net.state(1, 2), net.state(2, 1)), ("up", "up"));
+        net.assert_equal();
+        assert!(net.ready(1) && net.ready(2));
+    }
+}
+
+#[test]
+fn a_deaf_node_does_not_become_ready_over_one_that_has_sessions() {
+    let mut net = Net::new();
+    net.start(1);
+    net.run(3000);
+    net.at(1).table.create(1);
+    net.start(2);
+    net.run(300);
+    // Node 2 hears node 1, but cannot make itself heard.
+    net.members.remove(&2);
+    net.cut.insert((2, 1));
+    net.start(2);
+    net.run(9000);
+    assert!(!net.ready(2), "a candidate is heard");
+    net.run(2000);
+    assert!(net.ready(2), "patience ends");
+}
+
+#[test]
+fn a_removal_is_not_undone_by_what_was_on_its_way() {
+    let mut net = Net::new();
+    net.start(1);
+    net.start(2);
+    net.run(3000);
+    net.at(1).table.create(1);
+    net.run(4);
+    net.step();
+    // The creation is on the wire; it comes after the removal.
+    net.run(1);
+    let created: Vec<_> = net.wire.drain(..).collect();
+    assert!(!created.is_empty());
+    net.at(1).table.remove(1);
+    net.run(9);
+    for (_, to, bytes) in created {
+        assert!(net.deliver(to, &bytes), "late, not repeated");
+    }
+    net.run(100);
+    assert!(net.members[&2].table.sessions.is_empty());
+}
+
+#[test]
+fn who_leaves_is_gone_at_once() {
+    let mut net = Net::new();
+    net.start(1);
+    net.start(2);
+    net.run(3000);
+    net.at(1).table.create(1);
+    net.at(1).sync.leave();
+    net.run(3);
+    assert_eq!(net.members[&2].table.sessions.len(), 1, "changes go first");
+    assert_eq!(net.state(2, 1), "down");
+    assert!(net.members[&2].events.contains(&Event::PeerLeft { node: 1 }));
+    net.run(1000);
+    assert_eq!(net.members[&1].sync.poll_timeout(), None);
+}
+
+#[test]
+fn a_clone_is_named() {
+    let mut net = Net::new();
+    net.start(1);
+    net.start(2);
+    net.run(3000);
+    let clone = SyncConfig::new(1, "campus", 99);
+    let mut sync = Sync::new(clone.clone(), &config(), &[9; 32]).unwrap();
+    let mut table = Model::default();
+    sync.handle_timeout(net.now, &mut table);
+    let hello = sync.poll_transmit(net.now, &mut table).unwrap();
+    let bytes = Keyring::new(&[[1; 32]], &clone).unwrap().seal(hello);
+    assert!(!net.deliver(1, &bytes));
+    net.step();
+    assert!(net.members[&1].events.contains(&Event::OwnIdentity { node: 1, epoch: 99 }));
+}
+
+#[test]
+fn a_wrong_key_learns_nothing_and_is_told() {
+    let mut net = Net::new();
+    net.start(1);
+    net.run(3000);
+    net.at(1).table.create(1);
+    net.start(2);
+    let wrong = SyncConfig::new(2, "campus", net.epochs);
+    net.at(2).keyring = Keyring::new(&[[2; 32]], &wrong).unwrap();
+    net.run(5000);
+    let refused = |net: &Net, node| {
+        let events = &net.members[&node].events;
+        events.iter().filter(|event| matches!(event, Event::FramesRefused { .. })).count()
+    };
+    assert_eq!((refused(&net, 1), refused(&net, 2)), (1, 1));
+    assert!(net.members[&2].table.sessions.is_empty());
+    assert_eq!((net.state(1, 2), net.state(2, 1)), ("unknown", "unknown"));
+}
+
+#[test]
+fn peers_are_bounded() {
+    let mut net = Net::new();
+    net.start(1);
+    for node in 2..600 {
+        let config = SyncConfig::new(node, "campus", 7);
+        let mut sync = Sync::new(config.clone(), &self::config(), &[0; 32]).unwrap();
+        let mut table = Model::default();
+        sync.handle_timeout(net.now, &mut table);
+        let hello = sync.poll_transmit(net.now, &mut table).unwrap();
+        let bytes = Keyring::new(&[[1; 32]], &config).unwrap().seal(hello);
+        net.deliver(1, &bytes);
+    }
+    assert_eq!(net.members[&1].sync.peers(net.now).count(), 256);
+    net.run(40);
+    assert!(net.members[&1].events.contains(&Event::TooManyPeers { node: 258 }));
+    net.run(2000);
+    assert_eq!(net.members[&1].sync.peers(net.now).count(), 0, "recordings are forgotten");
+}
