@@ -1,0 +1,23 @@
+"""`jsync daemon`."""
+
+import argparse
+
+from jsync import daemon
+from jsync.log import Log
+
+
+def run(arguments: list[str]) -> int:
+    """Run a node until SIGTERM or SIGINT."""
+    parser = argparse.ArgumentParser(
+        prog="jsync daemon",
+        description="Run a node: the NAT64 and the exchange of its sessions. SIGTERM ends it and"
+        " undoes what it did to the host; SIGHUP has it say which changes of its file need a"
+        " restart.",
+    )
+    parser.add_argument(
+        "-c", "--config", metavar="FILE", default="/etc/jsync/jsync.toml", help="(%(default)s)"
+    )
+    parser.add_argument("--log-format", choices=["text", "json"], default="text")
+    options = parser.parse_args(arguments)
+    daemon.run(options.config, Log(options.log_format))
+    return 0

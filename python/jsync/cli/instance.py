@@ -1,0 +1,37 @@
+"""`jsync instance`."""
+
+import json
+
+from jsync.cli.client import ask_one, parser
+
+
+def run(arguments: list[str]) -> int:
+    """Show what the node is doing."""
+    commands = parser("instance", "The node itself.")
+    verbs = commands.add_subparsers(dest="verb", required=True)
+    status = verbs.add_parser("status", help="role, readiness, sizes")
+    status.add_argument("--json", action="store_true", help="one JSON object")
+    options = commands.parse_args(arguments)
+    values = ask_one(options, "instance", "status")
+    if options.json:
+        print(json.dumps(values))
+        return 0
+    network = values["network"] or {}
+    told = [f"{i['type']} {i['name']} {i['state']} {i['priority']}" for i in values["keepalived"]]
+    cluster = f"node {values['node']} of cluster {values['cluster']}, by {values['transport']}"
+    megabytes = values["table_bytes"] / 1_000_000
+    for name, text in (
+        ("name", values["name"]),
+        ("synchronisation", cluster if values["cluster"] else "none"),
+        ("role", values["role"]),
+        ("ready", f"{'yes' if values['ready'] else 'no'}: {values['reason']}"),
+        ("keepalived", "; ".join(told) or "has not told of a state"),
+        ("translator", f"{values['worker']}, {values['pool6']} on {values['device']}"),
+        ("sessions", f"{values['sessions']} of {values['max_sessions']}"),
+        ("bib entries", values["bib_entries"]),
+        ("table", f"{megabytes:.1f} MB"),
+        ("network", ", ".join(f"{key.replace('_', ' ')} {n}" for key, n in network.items())),
+    ):
+        if text != "":
+            print(f"{name + ':':<17}{text}")
+    return 0

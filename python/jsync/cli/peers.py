@@ -1,0 +1,15 @@
+"""`jsync peers`."""
+
+from jsync.cli import tables
+from jsync.cli.client import ask_list, parser
+
+COLUMNS = ("node", "state", "heard_ms_ago", "frames_received", "gaps", "epoch", "mismatch")
+
+
+def run(arguments: list[str]) -> int:
+    """Show the other nodes."""
+    commands = parser("peers", "The other nodes of the cluster, as this one sees them.")
+    tables.add_options(commands)
+    options = commands.parse_args(arguments)
+    tables.show(ask_list(options, "peers"), COLUMNS, options)
+    return 0

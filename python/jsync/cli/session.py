@@ -1,0 +1,52 @@
+"""`jsync session`."""
+
+from collections.abc import Iterator
+
+from jsync.cli import tables
+from jsync.cli.client import ask, parser
+from jsync.durations import format_duration
+
+COLUMNS = (
+    "proto",
+    "src6",
+    "src6_port",
+    "dst6",
+    "dst6_port",
+    "src4",
+    "src4_port",
+    "dst4",
+    "dst4_port",
+    "state",
+    "expires_ms",
+)
+
+
+def run(arguments: list[str]) -> int:
+    """Display the sessions."""
+    commands = parser("session", "The sessions of the translator.")
+    verbs = commands.add_subparsers(dest="verb", required=True)
+    display = verbs.add_parser("display", help="all sessions, or those of some protocols")
+    tables.add_options(display)
+    tables.add_protocols(display)
+    options = commands.parse_args(arguments)
+
+    def rows() -> Iterator[tables.Row]:
+        for answer in ask(options, "session", "display", protocols=options.protocols):
+            yield from answer.get("rows", ())
+
+    def text(row: tables.Row) -> str:
+        def end(name: str) -> str:
+            return tables.endpoint(row[name], row[f"{name}_port"], options.numeric)
+
+        state = f"({row['state']}) " if row["proto"] == "tcp" else ""
+        return (
+            f"{row['proto'].upper()} {state}expires in {format_duration(row['expires_ms'])}\n"
+            f"Remote: {end('dst4')}\t{end('src6')}\n"
+            f"Local: {end('src4')}\t{end('dst6')}\n"
+            "---------------------------------"
+        )
+
+    count = tables.show(rows(), COLUMNS, options, text)
+    if not (options.json or options.csv or options.no_headers):
+        print(f"{count} sessions")
+    return 0

@@ -1,0 +1,474 @@
+"""The configuration file: TOML, read into structures, every mistake with its line and remedy.
+
+The section `[nat64]` is judged by the translator itself, `[keepalived]` by `jsync keepalived`;
+this module translates durations and finds the lines that complaints are about.
+"""
+
+import ipaddress
+import json
+import platform
+import re
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any, Literal
+
+import msgspec
+
+from jsync.durations import parse_duration
+from jsync.errors import Failure
+from jsync.keys import read_key
+from jsync.toml_lines import Path, key_lines, nearest_line
+
+Duration = int | float | str
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+class Section(msgspec.Struct, rename="kebab", forbid_unknown_fields=True):
+    """A table of the file."""
+
+
+class NodeSection(Section):
+    """`[node]`."""
+
+    name: str = msgspec.field(default_factory=platform.node)
+    id: int = 1
+    control: str = "/run/jsync/control.sock"
+
+
+class DataplaneSection(Section):
+    """`[dataplane]`."""
+
+    device: str = "jsync0"
+    persistent: bool = True
+    pool4: Literal["shared", "routed"] = "shared"
+    proxy_arp: list[str] = []
+
+
+class SyncSection(Section):
+    """`[sync]`; durations without a unit are milliseconds."""
+
+    cluster: str
+    key_files: list[str] = []
+    plaintext: bool = False
+    transport: Literal["multicast", "tcp"] = "multicast"
+    port: int = 6464
+    group: str = "239.64.64.64"
+    interface: str | None = None
+    ttl: int = 1
+    listen: str | None = None
+    peers: list[str] = []
+    hello_interval: Duration | None = None
+    dead_interval: Duration | None = None
+    join_timeout: Duration | None = None
+    flush_deadline: Duration | None = None
+
+
+class Document(Section, kw_only=True):
+    """The whole file."""
+
+    node: NodeSection = msgspec.field(default_factory=NodeSection)
+    nat64: dict[str, Any]
+    dataplane: DataplaneSection = msgspec.field(default_factory=DataplaneSection)
+    sync: SyncSection | None = None
+    keepalived: dict[str, Any] = {}
+
+
+SYNC_DURATIONS = ("hello-interval", "dead-interval", "join-timeout", "flush-deadline")
+
+
+@dataclass(frozen=True)
+class Pool4Range:
+    """Transport addresses of pool4: the data plane sends packets to them to the translator."""
+
+    network: ipaddress.IPv4Network
+    protocols: tuple[str, ...]
+    first: int
+    last: int
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A configuration without mistakes. Durations are milliseconds."""
+
+    path: str
+    node: NodeSection
+    nat64: dict[str, Any]
+    dataplane: DataplaneSection
+    sync: SyncSection | None
+    keepalived: dict[str, Any]
+    lines: dict[Path, int]
+
+    @property
+    def pool6(self) -> ipaddress.IPv6Network:
+        """The prefix that is routed to the translator."""
+        return ipaddress.IPv6Network(self.nat64.get("pool6", "64:ff9b::/96"))
+
+    @property
+    def pool4(self) -> list[Pool4Range]:
+        """What IPv4 nodes send to."""
+        return pool4_ranges(self.nat64)
+
+    def nat64_json(self) -> bytes:
+        """The translator's configuration as the engine takes it."""
+        return json.dumps(self.nat64).encode()
+
+    def sync_json(self, epoch: int, max_frame: int) -> bytes | None:
+        """Session synchronisation's configuration as the engine takes it; None without any."""
+        if self.sync is None:
+            return None
+        values: dict[str, Any] = {
+            "node": self.node.id,
+            "cluster": self.sync.cluster,
+            "epoch": epoch,
+            "max-frame": max_frame,
+            "plaintext": self.sync.plaintext,
+        }
+        for key in SYNC_DURATIONS:
+            value = getattr(self.sync, key.replace("-", "_"))
+            if value is not None:
+                values[key] = parse_duration(value, bare_ms=1)
+        return json.dumps(values).encode()
+
+    def keys(self) -> list[bytes]:
+        """The pre-shared keys, read from their files. Raises Failure."""
+        keys = []
+        for index, path in enumerate(self.sync.key_files if self.sync else []):
+            try:
+                keys.append(read_key(path))
+            except Failure as failure:
+                raise mistake(self, ("sync", "key-files", index), str(failure)) from None
+        return keys
+
+
+def pool4_ranges(nat64: dict[str, Any]) -> list[Pool4Range]:
+    """The ranges of a translator's configuration that the engine has found good."""
+    ranges = []
+    for entry in nat64["pool4"]:
+        first, _, last = str(entry.get("ports", "1024-65535")).partition("-")
+        protocol = entry.get("protocol")
+        ranges.append(
+            Pool4Range(
+                ipaddress.IPv4Network(entry["prefix"]),
+                (protocol,) if protocol else ("tcp", "udp", "icmp"),
+                int(first),
+                int(last or first),
+            )
+        )
+    return ranges
+
+
+def mistake(source: "_Source | Settings", path: Path, message: str) -> Failure:
+    """The Failure about the value at `path`."""
+    line = nearest_line(source.lines, path)
+    where = f"{source.path}:{line}" if line else source.path
+    key = dotted(path)
+    return Failure(f"{where}: {key}: {message}" if key else f"{where}: {message}")
+
+
+def dotted(path: Path) -> str:
+    """A path as people write it: nat64.pool4[0].prefix."""
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}"
+    return text.removeprefix(".")
+
+
+@dataclass(frozen=True)
+class _Source:
+    path: str
+    lines: dict[Path, int]
+
+
+def engine_check(config: bytes) -> None:
+    """The engine's own judgement of `[nat64]`. Raises ValueError."""
+    from jsync import _core
+
+    _core.check_nat64(config)
+
+
+def load(path: str, *, check_nat64: Callable[[bytes], None] = engine_check) -> Settings:
+    """Read and check the file `path`. Raises Failure."""
+    try:
+        with open(path, "rb") as file:
+            text = file.read().decode()
+    except FileNotFoundError:
+        raise Failure(f"{path}: there is no such file (give it with -c FILE)") from None
+    except UnicodeDecodeError:
+        raise Failure(f"{path}: is not UTF-8 text") from None
+    except OSError as error:
+        raise Failure(f"{path}: {error.strerror}") from None
+    return parse(text, path, check_nat64=check_nat64)
+
+
+def parse(text: str, path: str, *, check_nat64: Callable[[bytes], None] = engine_check) -> Settings:
+    """Check the text of a configuration; `path` is for messages. Raises Failure."""
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise Failure(_syntax_message(path, str(error))) from None
+    source = _Source(path, key_lines(text.replace("\r\n", "\n")))
+    try:
+        document = msgspec.convert(values, Document)
+    except msgspec.ValidationError as error:
+        raise _structure_mistake(source, str(error)) from None
+    _check_node(source, document.node)
+    _check_dataplane(source, document.dataplane)
+    if document.sync is not None:
+        _check_sync(source, document.sync)
+    nat64 = engine_values(source, document.nat64)
+    check_engine_values(source, nat64, check_nat64)
+    settings = Settings(
+        path=path,
+        node=document.node,
+        nat64=nat64,
+        dataplane=document.dataplane,
+        sync=document.sync,
+        keepalived=document.keepalived,
+        lines=source.lines,
+    )
+    _check_proxy_arp(settings)
+    return settings
+
+
+def _syntax_message(path: str, message: str) -> str:
+    at = re.search(r" \(at line (\d+), column (\d+)\)$", message)
+    if at is None:  # "at end of document"
+        return f"{path}: not TOML: {message}"
+    return f"{path}:{at[1]}: not TOML: {message[: at.start()]} (column {at[2]})"
+
+
+def _structure_mistake(source: _Source, message: str) -> Failure:
+    """What msgspec found, with the line, and for an unknown key the nearest known one."""
+    message, _, where = message.partition(" - at `$")
+    path: Path = tuple(
+        int(index) if index else key
+        for index, key in re.findall(r"\[(\d+)\]|\.([^.\[\]`]+)", where)
+    )
+    if unknown := re.fullmatch(r"Object contains unknown field `(.*)`", message):
+        known = _section_keys(path)
+        return mistake(source, (*path, unknown[1]), unknown_key(unknown[1], known))
+    if missing := re.fullmatch(r"Object missing required field `(.*)`", message):
+        return mistake(source, path, f"the key {missing[1]!r} is missing")
+    return mistake(source, path, message.replace("`", ""))
+
+
+def _section_keys(path: Path) -> list[str]:
+    sections: dict[Path, type[Section]] = {
+        (): Document,
+        ("node",): NodeSection,
+        ("dataplane",): DataplaneSection,
+        ("sync",): SyncSection,
+    }
+    return [field.encode_name for field in msgspec.structs.fields(sections[path])]
+
+
+def unknown_key(key: str, known: list[str]) -> str:
+    """What to say about a key that isn't known."""
+    near = get_close_matches(key, known, n=1)
+    if near:
+        return f"unknown key; did you mean {near[0]!r}?"
+    return f"unknown key; known here: {', '.join(sorted(known))}"
+
+
+def _check_node(source: _Source, node: NodeSection) -> None:
+    if not node.name or not node.name.isprintable():
+        raise mistake(source, ("node", "name"), "give the node a name, 'J' say")
+    if not 1 <= node.id <= 65535:
+        raise mistake(source, ("node", "id"), f"{node.id} is outside 1 to 65535")
+    # sockaddr_un has 108 bytes, the last of them zero.
+    if not node.control.startswith("/") or len(node.control.encode()) > 107:
+        raise mistake(source, ("node", "control"), "must be an absolute path of at most 107 bytes")
+
+
+def _check_interface(source: _Source, path: Path, name: str) -> None:
+    if not 1 <= len(name.encode()) <= 15 or re.search(r"[\s/:]", name) or name in {".", ".."}:
+        raise mistake(
+            source, path, f"{name!r} can't name an interface: 1 to 15 bytes, no blank, / or :"
+        )
+
+
+def _check_dataplane(source: _Source, dataplane: DataplaneSection) -> None:
+    _check_interface(source, ("dataplane", "device"), dataplane.device)
+    for index, name in enumerate(dataplane.proxy_arp):
+        _check_interface(source, ("dataplane", "proxy-arp", index), name)
+    if dataplane.proxy_arp and dataplane.pool4 != "routed":
+        raise mistake(
+            source,
+            ("dataplane", "proxy-arp"),
+            'is for addresses that the host doesn\'t have; add pool4 = "routed", or remove it'
+            " (the host itself answers ARP for a shared address)",
+        )
+
+
+def _check_proxy_arp(settings: Settings) -> None:
+    addresses = sum({r.network: r.network.num_addresses for r in settings.pool4}.values())
+    if settings.dataplane.proxy_arp and addresses > 256:
+        raise mistake(
+            settings,
+            ("dataplane", "proxy-arp"),
+            f"pool4 has {addresses} addresses; route more than 256 to this host instead",
+        )
+
+
+def _check_sync(source: _Source, sync: SyncSection) -> None:
+    def wrong(key: str, message: str) -> Failure:
+        return mistake(source, ("sync", key), message)
+
+    if ("node", "id") not in source.lines:
+        raise mistake(source, ("sync",), "every node of a cluster needs its own [node] id = 1, 2 …")
+    if not sync.cluster:
+        raise wrong("cluster", "give the cluster a name")
+    if sync.plaintext and sync.key_files:
+        raise wrong("plaintext", "contradicts key-files; remove one of them")
+    if not sync.plaintext and not sync.key_files:
+        raise wrong(
+            "key-files",
+            "name a key that the nodes share (`jsync key generate FILE`), or write"
+            " plaintext = true to send sessions unprotected",
+        )
+    if not 1 <= sync.port <= 65535:
+        raise wrong("port", f"{sync.port} is outside 1 to 65535")
+    for key in SYNC_DURATIONS:
+        value = getattr(sync, key.replace("-", "_"))
+        if value is not None:
+            try:
+                parse_duration(value, bare_ms=1)
+            except ValueError as error:
+                raise wrong(key, str(error)) from None
+    if sync.interface is not None:
+        _check_interface(source, ("sync", "interface"), sync.interface)
+    other = ("listen", "peers") if sync.transport == "multicast" else ("group", "ttl")
+    for key in other:
+        if ("sync", key) in source.lines:
+            raise wrong(key, f'has no meaning with transport = "{sync.transport}"; remove it')
+    if sync.transport == "multicast":
+        if not _address(source, ("sync", "group"), sync.group).is_multicast:
+            raise wrong("group", "is no multicast address; 239.64.64.64 or ff08::db8:64:64, say")
+        if sync.interface is None:
+            raise wrong("interface", "name the private network's interface")
+        if not 1 <= sync.ttl <= 255:
+            raise wrong("ttl", f"{sync.ttl} is outside 1 to 255")
+    else:
+        _check_mesh(source, sync)
+
+
+def _check_mesh(source: _Source, sync: SyncSection) -> None:
+    if sync.listen is None:
+        raise mistake(source, ("sync", "listen"), "name this node's address on the private network")
+    if not sync.peers:
+        raise mistake(source, ("sync", "peers"), "list the addresses of the other nodes")
+    listen = _address(source, ("sync", "listen"), sync.listen)
+    for index, text in enumerate(sync.peers):
+        peer = _address(source, ("sync", "peers", index), text)
+        if peer.version != listen.version:
+            raise mistake(
+                source, ("sync", "peers", index), f"{text} and listen are of different IP versions"
+            )
+    for key, addresses in (("listen", [sync.listen]), ("peers", sync.peers)):
+        for address in addresses:
+            if ipaddress.ip_address(address).is_link_local and ":" in address:
+                if sync.interface is None:
+                    raise mistake(
+                        source, ("sync", key), 'a link-local address needs interface = "…"'
+                    )
+            elif ipaddress.ip_address(address).is_unspecified:
+                raise mistake(source, ("sync", key), "name one address, not all of them")
+
+
+def _address(source: _Source, path: Path, text: str) -> Address:
+    try:
+        return ipaddress.ip_address(text)
+    except ValueError:
+        raise mistake(source, path, f"{text!r} is not an IP address") from None
+
+
+def is_duration(key: str) -> bool:
+    """Whether an option of `[nat64.global]` is a duration."""
+    return key.endswith("-timeout")
+
+
+def engine_values(source: _Source, nat64: dict[str, Any]) -> dict[str, Any]:
+    """`[nat64]` with durations in milliseconds; without a unit they are seconds, as in Jool."""
+    options = nat64.get("global")
+    if not isinstance(options, dict):
+        return nat64
+    converted = {}
+    for key, value in options.items():
+        try:
+            converted[key] = parse_duration(value, bare_ms=1_000) if is_duration(key) else value
+        except ValueError as error:
+            raise mistake(source, ("nat64", "global", key), str(error)) from None
+    return {**nat64, "global": converted}
+
+
+def check_engine_values(
+    source: _Source, nat64: dict[str, Any], check_nat64: Callable[[bytes], None]
+) -> None:
+    """Let the engine judge `[nat64]`, and find the line that its complaint is about."""
+    text, paths = lined_json(nat64)
+    try:
+        check_nat64(text)
+    except ValueError as error:
+        message = str(error)
+    else:
+        return
+    path: Path = ("nat64",)
+    if at := re.search(r" at line (\d+) column \d+$", message):
+        message = message[: at.start()]
+        path += paths[int(at[1]) - 1]
+    else:
+        path += _named_path(nat64, message)
+        message = message.removeprefix(f"{path[-1]}: ")
+    if unknown := re.match(r"unknown field `([^`]*)`(.*)", message):
+        known = re.findall(r"`([^`]*)`", unknown[2])
+        message = unknown_key(unknown[1], known)
+    raise mistake(source, path, message)
+
+
+def _named_path(nat64: dict[str, Any], message: str) -> Path:
+    """The key that the engine's complaint begins with: `bib[1] ipv4 …`, `udp-timeout: …`."""
+    named = re.match(r"([a-z0-9-]+)(?:\[(\d+)\])?(?: (ipv[46]))?", message)
+    if named is None:
+        return ()
+    key, index, inner = named.groups()
+    if key in nat64.get("global", {}):
+        return ("global", key)
+    if key not in nat64:
+        return ()
+    path: Path = (key,)
+    if index is not None:
+        path = (key, int(index))
+    elif key == "pool4":
+        for at, entry in enumerate(nat64["pool4"]):
+            if re.match(rf"pool4 {re.escape(str(entry.get('prefix')))}(/\d+)?:", message):
+                path = (key, at)
+                break
+    return (*path, inner) if inner else path
+
+
+def lined_json(value: object) -> tuple[bytes, list[Path]]:
+    """JSON with one value a line, and for each line the path of what stands there."""
+    lines: list[str] = []
+    paths: list[Path] = []
+
+    def emit(text: str, path: Path) -> None:
+        lines.append(text)
+        paths.append(path)
+
+    def walk(value: object, path: Path, before: str, after: str) -> None:
+        if isinstance(value, dict | list):
+            opening, closing = ("{", "}") if isinstance(value, dict) else ("[", "]")
+            emit(before + opening, path)
+            items = list(value.items() if isinstance(value, dict) else enumerate(value))
+            for at, (key, item) in enumerate(items):
+                label = f"{json.dumps(key)}: " if isinstance(value, dict) else ""
+                walk(item, (*path, key), label, "," if at + 1 < len(items) else "")
+            emit(closing + after, path)
+        else:
+            # TOML knows dates, which no option is: as text they meet the engine's own complaint.
+            emit(before + json.dumps(value, default=str) + after, path)
+
+    walk(value, (), "", "")
+    return "\n".join(lines).encode(), paths

@@ -1,0 +1,297 @@
+"""The daemon: one nursery that holds the data plane, the exchange of frames and the control socket.
+
+Start: control socket, black holes, TUN, routes to it. End: the TUN goes first, so that keepalived
+moves the addresses; the peers get what is left to say; the black holes go last, when the
+addresses have left.
+"""
+
+import pathlib
+import secrets
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack, suppress
+from typing import TYPE_CHECKING
+
+import trio
+
+from jsync import config
+from jsync.config import Settings, SyncSection
+from jsync.control import Control, listening
+from jsync.engine import Engine
+from jsync.errors import Failure
+from jsync.failover import Failover, Instance
+from jsync.fifo import read_fifo
+from jsync.keys import node_secret
+from jsync.log import Log
+from jsync.netlink.dataplane import Dataplane
+from jsync.netlink.kernel import lock_device
+from jsync.toml_lines import Path
+from jsync.transport import Transport
+from jsync.transport.multicast import MulticastTransport
+from jsync.transport.tcp import MAX_FRAME, TcpTransport
+from jsync.verbs import Verbs
+
+if TYPE_CHECKING:
+    from jsync._core import Node
+
+ADDRESSES_LEAVE_SECONDS = 5.0
+"""How long an ending MASTER waits for keepalived to take its addresses away."""
+FAREWELL_SECONDS = 2.0
+WATCH_SECONDS = 0.1
+UDP_OVERHEAD = {4: 20 + 8, 6: 40 + 8}
+"""Bytes of IP and UDP headers before a frame."""
+
+
+def max_frame(sync: SyncSection) -> int:
+    """The largest frame in bytes that the transport carries without fragments."""
+    if sync.transport == "tcp":
+        return MAX_FRAME
+    mtu = 1500
+    with suppress(OSError):  # it may not be there yet: then take what every Ethernet carries
+        mtu = int(pathlib.Path(f"/sys/class/net/{sync.interface}/mtu").read_text(encoding="ascii"))
+    version = 6 if ":" in sync.group else 4
+    return min(mtu - UDP_OVERHEAD[version], MAX_FRAME)
+
+
+def make_node(settings: Settings) -> "Node":
+    """The engine for a configuration. Raises Failure."""
+    from jsync import _core
+
+    keys = settings.keys()
+    cluster = settings.sync.cluster if settings.sync else ""
+    # An incarnation's number is used once: frames of one (node, epoch) share a key.
+    epoch = secrets.randbits(63) + 1
+    size = max_frame(settings.sync) if settings.sync else MAX_FRAME
+    try:
+        return _core.Node(
+            settings.nat64_json(),
+            settings.sync_json(epoch, size),
+            keys=keys,
+            secret=node_secret(keys, cluster),
+        )
+    except _core.ConfigError as error:
+        # [nat64] was checked when the file was read.
+        key = str(error).partition(":")[0]
+        path: Path = ("sync", key) if ("sync", key) in settings.lines else ("sync",)
+        raise config.mistake(settings, path, str(error).removeprefix(f"{key}: ")) from None
+
+
+def make_transport(settings: Settings, engine: Engine, log: Log) -> Transport | None:
+    """The way to the peers; None if there is no cluster."""
+    sync = settings.sync
+    if sync is None:
+        return None
+    if sync.transport == "tcp":
+        return TcpTransport(
+            engine,
+            log,
+            listen=sync.listen or "",
+            port=sync.port,
+            peers=sync.peers,
+            interface=sync.interface,
+        )
+    return MulticastTransport(
+        engine,
+        log,
+        group=sync.group,
+        port=sync.port,
+        interface=sync.interface or "",
+        ttl=sync.ttl,
+    )
+
+
+class Daemon:
+    """One node, from start to end."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        log: Log,
+        *,
+        engine: Engine,
+        dataplane: Dataplane,
+        transport: Transport | None,
+    ) -> None:
+        self._settings = settings
+        self._log = log
+        self._engine = engine
+        self._dataplane = dataplane
+        self._transport = transport
+        self._role_changed = trio.Event()
+        self._failover = Failover(alone=settings.sync is None, changed=self._on_change)
+        self._verbs = Verbs(settings, engine, self._failover, transport)
+        self._control = Control(self._verbs.values(), self._verbs.tables())
+
+    async def run(self, listener: socket.socket) -> None:
+        """Live until SIGTERM or SIGINT; nothing is left behind, whatever ends it.
+
+        Raises an ExceptionGroup, of Failures unless there is a bug.
+        """
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+            async with trio.open_nursery() as services:
+                services.start_soon(self._control.serve, listener)
+                services.start_soon(self._drain_engine)
+                if self._transport is not None:
+                    services.start_soon(self._transport.run)
+                try:
+                    async with trio.open_nursery() as work:
+                        work.start_soon(self._handle_signals, signals, work.cancel_scope)
+                        await self._start()
+                        work.start_soon(self._watch)
+                        work.start_soon(self._follow_role)
+                        if fifo := self._settings.keepalived.get("fifo"):
+                            work.start_soon(read_fifo, fifo, self._failover, self._log)
+                finally:
+                    with trio.CancelScope(shield=True):
+                        await self._end()
+                services.cancel_scope.cancel()
+
+    async def _start(self) -> None:
+        device = self._settings.dataplane.device
+        # A half-done set-up is undone by `_end`; it must not be cut off in a thread.
+        with trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(self._dataplane.prepare)
+            try:
+                self._engine.attach(device, persistent=self._settings.dataplane.persistent)
+            except OSError as error:
+                raise Failure(_device_message(device, error)) from None
+            await trio.to_thread.run_sync(self._dataplane.connect)
+        self._verbs.state = "running"
+        self._log.info("translating", device=device, pool6=self._settings.pool6)
+
+    async def _end(self) -> None:
+        self._verbs.state = "ending"
+        self._log.info("ending")
+        await trio.to_thread.run_sync(self._engine.detach)
+        await self._say_goodbye()
+        await self._wait_for_addresses_to_leave()
+        await trio.to_thread.run_sync(self._dataplane.undo)
+        self._log.info("ended")
+
+    async def _handle_signals(self, signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
+        async for number in signals:
+            if number == signal.SIGHUP:
+                self._reload()
+            else:
+                self._log.info("asked to end", signal=signal.Signals(number).name)
+                scope.cancel()
+                return
+
+    def _reload(self) -> None:
+        """Say what of the file has changed. Nothing can be changed without a restart yet."""
+        try:
+            new = config.load(self._settings.path)
+        except Failure as failure:
+            self._log.error("the configuration is left as it was", error=failure)
+            return
+        for section in ("node", "nat64", "dataplane", "sync", "keepalived"):
+            if getattr(new, section) != getattr(self._settings, section):
+                self._log.warning("restart the daemon for this change", section=section)
+
+    async def _drain_engine(self) -> None:
+        """Send and log what the engine has to say, whenever it has."""
+        while True:
+            await trio.lowlevel.wait_readable(self._engine.fileno())
+            await self._send_frames()
+            for event in self._engine.take_events():
+                self._log.info(event)
+
+    async def _send_frames(self) -> None:
+        while frames := self._engine.take_frames():
+            if self._transport is not None:
+                for node, frame in frames:
+                    await self._transport.send(node, frame)
+
+    async def _say_goodbye(self) -> None:
+        self._engine.leave()
+        with trio.move_on_after(FAREWELL_SECONDS):
+            await self._send_frames()
+            if self._transport is not None:
+                await self._transport.drain()
+
+    async def _watch(self) -> None:
+        """Say when readiness changes, and end the daemon when its translator has ended."""
+        before: tuple[bool, str] | None = None
+        while True:
+            worker = self._engine.status()["worker"]
+            if worker != "running":
+                raise Failure(f"the translator has ended: {worker}")
+            now = self._verbs.readiness()
+            if now != before:
+                self._log.info("ready" if now[0] else "not ready", reason=now[1])
+                before = now
+            await trio.sleep(WATCH_SECONDS)
+
+    def _on_change(self, instance: Instance) -> None:
+        self._log.info(
+            "keepalived",
+            type=instance.type,
+            name=instance.name,
+            state=instance.state,
+            priority=instance.priority,
+            role=self._failover.role,
+        )
+        self._role_changed.set()
+
+    async def _follow_role(self) -> None:
+        """Answer for pool4's addresses while this node is primary."""
+        was_primary = False
+        while True:
+            self._role_changed = trio.Event()
+            is_primary = self._failover.is_primary
+            if is_primary != was_primary:
+                was_primary = is_primary
+                act: Callable[[], None] = (
+                    self._dataplane.promote if is_primary else self._dataplane.demote
+                )
+                await trio.to_thread.run_sync(act)
+                if is_primary:
+                    # A neighbour may have missed it, as keepalived's own announcements may.
+                    with trio.move_on_after(1.0):
+                        await self._role_changed.wait()
+                    await trio.to_thread.run_sync(self._dataplane.announce)
+                    if self._failover.is_primary != is_primary:
+                        continue
+            await self._role_changed.wait()
+
+    async def _wait_for_addresses_to_leave(self) -> None:
+        """Stay while keepalived has pool4's addresses here: the host would answer for them."""
+        with trio.move_on_after(ADDRESSES_LEAVE_SECONDS):
+            while self._failover.is_master:
+                await trio.sleep(0.02)
+            return
+        self._log.warning("keepalived has left this node MASTER; the host answers from now on")
+
+
+def _device_message(device: str, error: OSError) -> str:
+    message = str(error)
+    if not pathlib.Path("/dev/net/tun").exists():
+        return f"{message}; load the module `tun` (modprobe tun), or give the container its device"
+    return f"{message}; the daemon needs /dev/net/tun and CAP_NET_ADMIN for {device}"
+
+
+def run(path: str, log: Log) -> None:
+    """Run the daemon for the configuration file `path`. Raises Failure."""
+    settings = config.load(path)
+    engine = make_node(settings)
+    with ExitStack() as stack:
+        stack.enter_context(lock_device(settings.dataplane.device))
+        listener = stack.enter_context(listening(settings.node.control))
+        log.info("starting", node=settings.node.name, config=path)
+        daemon = Daemon(
+            settings,
+            log,
+            engine=engine,
+            dataplane=Dataplane(settings, log),
+            transport=make_transport(settings, engine, log),
+        )
+        try:
+            trio.run(daemon.run, listener)
+        except* Failure as failures:
+            raise _first(failures) from None
+
+
+def _first(failures: BaseExceptionGroup[Failure]) -> Failure:
+    first = failures.exceptions[0]
+    return _first(first) if isinstance(first, BaseExceptionGroup) else first

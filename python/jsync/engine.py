@@ -1,0 +1,34 @@
+"""What the daemon asks of the engine: `jsync._core.Node`, or a test's stand-in."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from jsync._core import BibRow, NodeStatus, PeerStatus, SessionRow
+
+
+class FrameSink(Protocol):
+    """Where transports put what they receive; the rest of `Engine` is none of their business."""
+
+    def receive_frames(self, frames: Sequence[bytes]) -> list[int]:
+        """See `jsync._core.Node`."""
+
+
+class Engine(FrameSink, Protocol):
+    """See `jsync._core.Node` for every method."""
+
+    def attach(self, device: str, *, persistent: bool) -> None: ...  # noqa: D102
+    def detach(self) -> None: ...  # noqa: D102
+    def fileno(self) -> int: ...  # noqa: D102
+    def take_frames(self, limit: int = 64) -> list[tuple[int, bytes]]: ...  # noqa: D102
+    def take_events(self) -> list[str]: ...  # noqa: D102
+    def leave(self) -> None: ...  # noqa: D102
+    def status(self) -> "NodeStatus": ...  # noqa: D102
+    def peers(self) -> "list[PeerStatus]": ...  # noqa: D102
+    def stats(self) -> list[tuple[str, str, int]]: ...  # noqa: D102
+    def sessions(  # noqa: D102
+        self, proto: str | None, cursor: int, limit: int
+    ) -> "tuple[list[SessionRow], int | None]": ...
+    def bib(  # noqa: D102
+        self, proto: str | None, cursor: int, limit: int
+    ) -> "tuple[list[BibRow], int | None]": ...

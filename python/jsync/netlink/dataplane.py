@@ -1,0 +1,108 @@
+"""Set-up and undoing of the host's side of the data plane."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from jsync.config import Settings
+from jsync.errors import Failure
+from jsync.log import Log
+from jsync.netlink.arp import announce
+from jsync.netlink.journal import Entry, Journal
+from jsync.netlink.kernel import Kernel
+from jsync.netlink.plan import connect_steps, pool4_addresses, prepare_steps, primary_steps
+from jsync.netlink.steps import HOST_WIDE, AnyStep
+
+
+class Dataplane:
+    """The host's side of one daemon. Every method blocks; call them one at a time."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        log: Log,
+        *,
+        make_kernel: Callable[[], Kernel] = Kernel,
+        journal: Journal | None = None,
+    ) -> None:
+        """`make_kernel` and `journal` are for tests."""
+        self._settings = settings
+        self._log = log
+        self._make_kernel = make_kernel
+        path = Path(settings.node.control).parent / f"{settings.dataplane.device}.json"
+        self._journal = journal if journal is not None else Journal(path)
+
+    def prepare(self) -> None:
+        """Do what comes before the TUN: black holes first, then what leads to them.
+
+        What a killed predecessor has left is taken over where it is wanted again, so that the
+        host doesn't answer for the translator in between, and undone where it isn't. Raises
+        Failure.
+        """
+        wanted = prepare_steps(self._settings)
+        all_wanted = {s.key for s in [*wanted, *connect_steps(self._settings)]}
+        with self._make_kernel() as kernel:
+            left = [e for e in self._journal.entries if e.step.key not in all_wanted]
+            if self._journal.entries:
+                self._log.info(
+                    "cleaning up after a daemon that was killed",
+                    undone=len(left),
+                    taken_over=len(self._journal.entries) - len(left),
+                )
+            self._undo(kernel, left)
+            self._apply(kernel, wanted)
+
+    def connect(self) -> None:
+        """Lead packets to the TUN, which exists now. Raises Failure."""
+        with self._make_kernel() as kernel:
+            self._apply(kernel, connect_steps(self._settings))
+
+    def promote(self) -> None:
+        """Answer ARP for pool4, and tell the neighbours. Raises Failure."""
+        steps = primary_steps(self._settings)
+        if not steps:
+            return
+        with self._make_kernel() as kernel:
+            self._apply(kernel, steps)
+        self.announce()
+
+    def announce(self) -> None:
+        """Tell the neighbours, who may have missed it, once more."""
+        for interface in self._settings.dataplane.proxy_arp:
+            announce(interface, pool4_addresses(self._settings))
+
+    def demote(self) -> None:
+        """Leave ARP to the node that is primary now."""
+        keys = {step.key for step in primary_steps(self._settings)}
+        entries = [e for e in self._journal.entries if e.step.key in keys]
+        if entries:
+            with self._make_kernel() as kernel:
+                self._undo(kernel, entries)
+
+    def undo(self) -> None:
+        """Take everything back, the black holes last. Says in the log what could not be."""
+        with self._make_kernel() as kernel:
+            self._undo(kernel, self._journal.entries)
+
+    def _apply(self, kernel: Kernel, steps: list[AnyStep]) -> None:
+        known = {entry.step.key: entry for entry in self._journal.entries}
+        for step in steps:
+            entry = known.get(step.key)
+            if entry is not None:
+                entry.step = step
+            else:
+                self._journal.entries.append(Entry(step, step.before(kernel)))
+            self._journal.save()
+            step.apply(kernel)
+
+    def _undo(self, kernel: Kernel, entries: list[Entry]) -> None:
+        others = kernel.other_daemons(self._settings.dataplane.device)
+        for entry in reversed(list(entries)):
+            name = type(entry.step).__name__
+            if not (others and name in HOST_WIDE):
+                try:
+                    entry.step.undo(kernel, entry.before)
+                except Failure as failure:
+                    self._log.warning("could not be undone", step=name, error=failure)
+                    continue
+            self._journal.entries.remove(entry)
+        self._journal.save()

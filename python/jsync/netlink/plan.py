@@ -1,0 +1,122 @@
+"""What the host has to look like for a configuration (DESIGN: the data plane on Linux).
+
+Black holes come first and stand right behind the routes to the TUN: while the TUN has no daemon,
+packets for the translator vanish, and the host's own stack, which would reset the connections
+that another node is about to go on with, never sees them.
+"""
+
+import re
+
+from jsync.config import Settings
+from jsync.netlink.nftables import ruleset, table_name
+from jsync.netlink.steps import (
+    MARK_SPACE,
+    Address,
+    AnyStep,
+    Device,
+    Forwarding,
+    LinkUp,
+    LocalRule,
+    MarkRule,
+    Nftables,
+    ProxyNeighbour,
+    ReservedPorts,
+    Route,
+    Sysctl,
+)
+
+TABLE_MAIN = 254
+FIRST_TABLE = 6464
+METRIC = 512
+"""Of the routes to the TUN; lower than what routes have by default (1024 in IPv6)."""
+BLACKHOLE_METRIC = METRIC + 1
+MARK_RULE_PRIORITY = 1
+DUMMY_ADDRESS = "192.0.0.8"
+"""RFC 7600's dummy address: the kernel lets no packet with a local source pass in from a device
+without an address where rp_filter is on, as udev switches it on behind our back."""
+
+
+def routing_table(device: str) -> int:
+    """The routing table of a device's marked packets: jsync0 has 6464, jsync1 6465."""
+    digits = re.search(r"(\d{1,4})$", device)
+    return FIRST_TABLE + (int(digits[1]) if digits else 0)
+
+
+def prepare_steps(settings: Settings) -> list[AnyStep]:
+    """What is done before the TUN exists."""
+    device = settings.dataplane.device
+    pool4 = settings.pool4
+    steps: list[AnyStep] = [Route(str(settings.pool6), TABLE_MAIN, BLACKHOLE_METRIC, None)]
+    if settings.dataplane.pool4 == "routed":
+        steps += [Route(n, TABLE_MAIN, BLACKHOLE_METRIC, None) for n in _networks(settings)]
+        # The kernel delays answers for others' addresses at random, by up to 0.8 s.
+        steps += [
+            Sysctl(f"net/ipv4/neigh/{interface}/proxy_delay", "0")
+            for interface in settings.dataplane.proxy_arp
+        ]
+    else:
+        table = routing_table(device)
+        mark = MARK_SPACE[0] | table
+        name = table_name(device)
+        steps += [
+            Route("0.0.0.0/0", table, BLACKHOLE_METRIC, None),
+            MarkRule(MARK_RULE_PRIORITY, mark, table),
+            LocalRule(),
+            ReservedPorts(_reserved(settings)),
+            Nftables(name, ruleset(name, pool4, mark)),
+        ]
+    return [*steps, Forwarding(4), Forwarding(6), Device(device)]
+
+
+def connect_steps(settings: Settings) -> list[AnyStep]:
+    """What is done when the TUN exists."""
+    device = settings.dataplane.device
+    conf4, conf6 = f"net/ipv4/conf/{device}", f"net/ipv6/conf/{device}"
+    steps: list[AnyStep] = [
+        # Without a daemon the TUN has no carrier: then the black holes count.
+        Sysctl(f"{conf4}/ignore_routes_with_linkdown", "1"),
+        Sysctl(f"{conf6}/disable_ipv6", "0"),
+        Sysctl(f"{conf6}/ignore_routes_with_linkdown", "1"),
+        # No link-local address, so no router solicitations and no MLD into the translator.
+        Sysctl(f"{conf6}/addr_gen_mode", "1"),
+        Sysctl(f"{conf6}/accept_ra", "0"),
+    ]
+    if settings.dataplane.pool4 == "shared":
+        steps += [
+            # What the translator sends has a source that is the host's own.
+            Sysctl(f"{conf4}/accept_local", "1"),
+            Sysctl(f"{conf4}/rp_filter", "2"),
+        ]
+    steps += [LinkUp(device)]
+    if settings.dataplane.pool4 == "shared":
+        steps += [
+            Address(DUMMY_ADDRESS, device),
+            Route("0.0.0.0/0", routing_table(device), METRIC, device),
+        ]
+    else:
+        steps += [Route(network, TABLE_MAIN, METRIC, device) for network in _networks(settings)]
+    return [*steps, Route(str(settings.pool6), TABLE_MAIN, METRIC, device)]
+
+
+def primary_steps(settings: Settings) -> list[AnyStep]:
+    """What only the primary does."""
+    return [
+        ProxyNeighbour(address, interface)
+        for interface in settings.dataplane.proxy_arp
+        for address in pool4_addresses(settings)
+    ]
+
+
+def pool4_addresses(settings: Settings) -> list[str]:
+    """Every address of pool4."""
+    networks = {pool.network for pool in settings.pool4}
+    return [str(address) for network in sorted(networks) for address in network]
+
+
+def _networks(settings: Settings) -> list[str]:
+    return sorted({str(pool.network) for pool in settings.pool4})
+
+
+def _reserved(settings: Settings) -> tuple[tuple[int, int], ...]:
+    """The ports that the host leaves to the translator. ICMP identifiers aren't ports."""
+    return tuple(sorted({(p.first, p.last) for p in settings.pool4 if p.protocols != ("icmp",)}))

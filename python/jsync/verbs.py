@@ -1,0 +1,180 @@
+"""What the control socket's verbs do: they read the daemon's parts and shape answers."""
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+from jsync.config import Settings
+from jsync.control import Arguments, Rows, Value
+from jsync.engine import Engine
+from jsync.errors import USAGE, Failure
+from jsync.failover import Failover
+from jsync.transport import Transport
+
+PAGE = 500
+"""Rows that are read at once: the engine's lock is held that long."""
+PROTOCOLS = ("tcp", "udp", "icmp")
+
+
+class Verbs:
+    """The verbs of one daemon."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        engine: Engine,
+        failover: Failover,
+        transport: Transport | None,
+    ) -> None:
+        self._settings = settings
+        self._engine = engine
+        self._failover = failover
+        self._transport = transport
+        self.state = "starting"
+        """What the daemon is doing; it is ready only while it is "running"."""
+
+    def values(self) -> dict[tuple[str, ...], Value]:
+        """The verbs with one answer."""
+        verbs: dict[tuple[str, ...], Value] = {
+            ("check",): self.check,
+            ("notify",): self.notify,
+            ("instance", "status"): self.status,
+            ("stats", "display"): self.stats,
+            ("global", "display"): self.options,
+            ("peers",): self.peers,
+            ("pool4", "display"): self.pool4,
+        }
+        return {verb: self._for_us(act) for verb, act in verbs.items()}
+
+    def tables(self) -> dict[tuple[str, ...], Rows]:
+        """The verbs with many rows."""
+        return {
+            ("session", "display"): self._for_us_rows(self.sessions),
+            ("bib", "display"): self._for_us_rows(self.bib),
+        }
+
+    def _check_name(self, arguments: Arguments) -> None:
+        wanted = arguments.get("instance")
+        # "default" is what Jool calls an instance that nobody has named.
+        if wanted not in {None, "default", self._settings.node.name}:
+            raise Failure(f"this is the node {self._settings.node.name!r}, not {wanted!r}", USAGE)
+
+    def _for_us(self, act: Value) -> Value:
+        def checked(arguments: Arguments) -> object:
+            self._check_name(arguments)
+            return act(arguments)
+
+        return checked
+
+    def _for_us_rows(self, rows: Rows) -> Rows:
+        def checked(arguments: Arguments) -> Iterator[list[Any]]:
+            self._check_name(arguments)
+            return rows(arguments)
+
+        return checked
+
+    def readiness(self) -> tuple[bool, str]:
+        """Whether the node may become MASTER, and why or why not."""
+        if self.state != "running":
+            return False, f"the daemon is {self.state}"
+        status = self._engine.status()
+        if status["worker"] != "running":
+            return False, f"the translator is not running: {status['worker']}"
+        return status["ready"], status["reason"]
+
+    def check(self, arguments: Arguments) -> object:
+        """`check`."""
+        ready, reason = self.readiness()
+        return {"ready": ready, "reason": reason}
+
+    def notify(self, arguments: Arguments) -> object:
+        """`notify`."""
+        try:
+            self._failover.notify(
+                str(arguments["type"]),
+                str(arguments["name"]),
+                str(arguments["state"]),
+                int(arguments["priority"]),
+            )
+        except KeyError as error:
+            raise Failure(f"notify: {error.args[0]} is missing", USAGE) from None
+        except (ValueError, TypeError) as error:
+            raise Failure(f"notify: {error}", USAGE) from None
+        return {"role": self._failover.role}
+
+    def status(self, arguments: Arguments) -> object:
+        """`instance status`."""
+        ready, reason = self.readiness()
+        settings = self._settings
+        return {
+            "name": settings.node.name,
+            "node": settings.node.id if settings.sync else None,
+            "cluster": settings.sync.cluster if settings.sync else None,
+            "state": self.state,
+            "role": self._failover.role,
+            "keepalived": [asdict(instance) for instance in self._failover.instances],
+            **self._engine.status(),
+            "ready": ready,
+            "reason": reason,
+            "device": settings.dataplane.device,
+            "pool6": str(settings.pool6),
+            "transport": settings.sync.transport if settings.sync else None,
+            "network": asdict(self._transport.stats) if self._transport else None,
+        }
+
+    def peers(self, arguments: Arguments) -> object:
+        """`peers`."""
+        return self._engine.peers()
+
+    def stats(self, arguments: Arguments) -> object:
+        """`stats display`."""
+        rows = [{"name": n, "help": h, "value": v} for n, h, v in self._engine.stats()]
+        if self._transport is not None:
+            helps = {
+                "frames_sent": "Frames handed to the private network",
+                "frames_received": "Frames received from the private network",
+                "frames_refused": "Frames received and not taken: see the counters of frames",
+                "send_drops": "Frames that the private network or a peer did not take",
+                "reconnects": "Times that a socket or a connection was lost",
+            }
+            rows += [
+                {"name": f"transport_{name}", "help": helps[name], "value": value}
+                for name, value in asdict(self._transport.stats).items()
+            ]
+        return rows
+
+    def options(self, arguments: Arguments) -> object:
+        """`global display`: what the file sets; the rest has the engine's defaults."""
+        return self._settings.nat64.get("global", {})
+
+    def pool4(self, arguments: Arguments) -> object:
+        """`pool4 display`."""
+        return [
+            {
+                "protocol": protocol,
+                "prefix": str(pool.network),
+                "ports": f"{pool.first}-{pool.last}",
+            }
+            for pool in self._settings.pool4
+            for protocol in pool.protocols
+        ]
+
+    def sessions(self, arguments: Arguments) -> Iterator[list[Any]]:
+        """`session display`."""
+        yield from _pages(self._engine.sessions, arguments)
+
+    def bib(self, arguments: Arguments) -> Iterator[list[Any]]:
+        """`bib display`."""
+        yield from _pages(self._engine.bib, arguments)
+
+
+def _pages(read: Any, arguments: Arguments) -> Iterator[list[Any]]:
+    wanted = arguments.get("protocols") or [None]
+    if not set(wanted) <= {None, *PROTOCOLS}:
+        raise Failure(f"protocols are {', '.join(PROTOCOLS)}", USAGE)
+    for protocol in wanted:
+        cursor = 0
+        while cursor is not None:
+            rows, cursor = read(protocol, cursor, PAGE)
+            if rows:
+                yield rows
