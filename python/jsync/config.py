@@ -407,68 +407,38 @@ def check_engine_values(
     source: _Source, nat64: dict[str, Any], check_nat64: Callable[[bytes], None]
 ) -> None:
     """Let the engine judge `[nat64]`, and find the line that its complaint is about."""
-    text, paths = lined_json(nat64)
+    # TOML knows dates, which no option is: as text they meet the engine's own complaint.
+    text = json.dumps(nat64, default=str).encode()
     try:
         check_nat64(text)
     except ValueError as error:
-        message = str(error)
-    else:
-        return
-    path: Path = ("nat64",)
-    if at := re.search(r" at line (\d+) column \d+$", message):
-        message = message[: at.start()]
-        path += paths[int(at[1]) - 1]
-    else:
-        path += _named_path(nat64, message)
-        message = message.removeprefix(f"{path[-1]}: ")
+        path, message = _located(nat64, str(error))
+        raise mistake(source, ("nat64", *path), message) from None
+
+
+# `pool4[1].prefix: …`, `udp-timeout: …`, `bib[0] ipv4 192.0.2.1#1: …`, `pool4 10.0.0.0/8: …`
+_COMPLAINT = re.compile(
+    r"([\w-]+(?:\.[\w-]+|\[\d+\])*)(?: (ipv[46]))?(?: ([^ :]+))?: (.*)", re.DOTALL
+)
+
+
+def _located(nat64: dict[str, Any], complaint: str) -> tuple[Path, str]:
+    """The key that the engine's complaint is about, and the complaint without it."""
+    match = _COMPLAINT.fullmatch(complaint)
+    if match is None:
+        return (), complaint
+    dotted_path, inner, value, message = match.groups()
+    parts = re.findall(r"\[(\d+)\]|([\w-]+)", dotted_path)
+    path: Path = tuple(int(index) if index else key for index, key in parts)
+    if inner:
+        path = (*path, inner)
+    elif path[0] in nat64.get("global", {}):
+        path = ("global", *path)
+    elif path == ("pool4",) and value:
+        prefixes = [str(entry["prefix"]).removesuffix("/32") for entry in nat64["pool4"]]
+        path = ("pool4", prefixes.index(value.removesuffix("/32")))
+    if value:
+        message = f"{value}: {message}"
     if unknown := re.match(r"unknown field `([^`]*)`(.*)", message):
-        known = re.findall(r"`([^`]*)`", unknown[2])
-        message = unknown_key(unknown[1], known)
-    raise mistake(source, path, message)
-
-
-def _named_path(nat64: dict[str, Any], message: str) -> Path:
-    """The key that the engine's complaint begins with: `bib[1] ipv4 …`, `udp-timeout: …`."""
-    named = re.match(r"([a-z0-9-]+)(?:\[(\d+)\])?(?: (ipv[46]))?", message)
-    if named is None:
-        return ()
-    key, index, inner = named.groups()
-    if key in nat64.get("global", {}):
-        return ("global", key)
-    if key not in nat64:
-        return ()
-    path: Path = (key,)
-    if index is not None:
-        path = (key, int(index))
-    elif key == "pool4":
-        for at, entry in enumerate(nat64["pool4"]):
-            if re.match(rf"pool4 {re.escape(str(entry.get('prefix')))}(/\d+)?:", message):
-                path = (key, at)
-                break
-    return (*path, inner) if inner else path
-
-
-def lined_json(value: object) -> tuple[bytes, list[Path]]:
-    """JSON with one value a line, and for each line the path of what stands there."""
-    lines: list[str] = []
-    paths: list[Path] = []
-
-    def emit(text: str, path: Path) -> None:
-        lines.append(text)
-        paths.append(path)
-
-    def walk(value: object, path: Path, before: str, after: str) -> None:
-        if isinstance(value, dict | list):
-            opening, closing = ("{", "}") if isinstance(value, dict) else ("[", "]")
-            emit(before + opening, path)
-            items = list(value.items() if isinstance(value, dict) else enumerate(value))
-            for at, (key, item) in enumerate(items):
-                label = f"{json.dumps(key)}: " if isinstance(value, dict) else ""
-                walk(item, (*path, key), label, "," if at + 1 < len(items) else "")
-            emit(closing + after, path)
-        else:
-            # TOML knows dates, which no option is: as text they meet the engine's own complaint.
-            emit(before + json.dumps(value, default=str) + after, path)
-
-    walk(value, (), "", "")
-    return "\n".join(lines).encode(), paths
+        message = unknown_key(unknown[1], re.findall(r"`([^`]*)`", unknown[2]))
+    return path, message
