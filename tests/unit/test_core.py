@@ -3,6 +3,8 @@
 import errno
 import json
 import select
+import time
+from collections.abc import Callable, Iterable
 
 import pytest
 
@@ -112,3 +114,116 @@ def test_a_bad_device_name_is_refused(device: str) -> None:
 def test_an_unknown_protocol_is_refused() -> None:
     with pytest.raises(ValueError, match="proto: must be tcp, udp or icmp"):
         standalone().sessions("sctp", 0, 1)
+
+
+OTHER_KEY = bytes(32)
+SYNC = {"cluster": "test", "hello-interval": 20, "dead-interval": 100, "join-timeout": 200}
+
+
+def clustered(number: int, *keys: bytes, epoch: int = 1, **nat64: object) -> Node:
+    sync = as_json(SYNC | {"node": number, "epoch": epoch})
+    return Node(as_json(NAT64 | nat64), sync, keys=keys or [SECRET], secret=bytes([number] * 32))
+
+
+def exchange(nodes: dict[int, Node], until: Callable[[], bool]) -> list[tuple[int, int]]:
+    """Carry frames between `nodes` until something is so: (receiver, sender or 0) of each."""
+    accepted = []
+    deadline = time.monotonic() + 5
+    while not until():
+        assert time.monotonic() < deadline
+        select.select(nodes.values(), [], [], 0.01)
+        for sender, node in nodes.items():
+            while frames := node.take_frames(4):
+                for to, frame in frames:
+                    for receiver in nodes.keys() - {sender}:
+                        if to in {0, receiver}:
+                            (result,) = nodes[receiver].receive_frames([frame])
+                            accepted.append((receiver, result))
+    return accepted
+
+
+def states(nodes: Iterable[Node]) -> list[list[str]]:
+    return [[peer["state"] for peer in node.peers()] for node in nodes]
+
+
+def counter(node: Node, name: str) -> int:
+    return {key: value for key, _, value in node.stats()}[name]
+
+
+def test_two_nodes_find_each_other_and_part() -> None:
+    nodes = {1: clustered(1), 2: clustered(2, epoch=9)}
+    assert not nodes[1].status()["ready"]
+    accepted = exchange(
+        nodes,
+        lambda: (
+            all(node.status()["ready"] for node in nodes.values())
+            and states(nodes.values()) == [["up"], ["up"]]
+        ),
+    )
+    assert {(1, 2), (2, 1)} <= set(accepted)
+    (peer,) = nodes[1].peers()
+    assert (peer["node"], peer["epoch"], peer["mismatch"]) == (2, 9, None)
+    events = nodes[1].take_events()
+    assert any("node 2 is up" in event for event in events), events
+    assert any(event.startswith("ready:") for event in events), events
+
+    nodes[2].leave()
+    exchange(nodes, lambda: states([nodes[1]]) == [["down"]])
+    assert any("node 2 has left" in event for event in nodes[1].take_events())
+
+
+def test_the_eventfd_is_readable_while_there_is_output() -> None:
+    node = clustered(1)
+    assert select.select([node], [], [], 5)[0]
+    for _ in range(2):
+        while node.take_frames(1):
+            pass
+        while node.take_events():
+            pass
+        if not readable(node):
+            return
+    pytest.fail("nothing to take, and still readable")
+
+
+def test_frames_of_another_key_are_refused_and_counted() -> None:
+    nodes = {1: clustered(1), 2: clustered(2, OTHER_KEY)}
+    accepted = exchange(nodes, lambda: counter(nodes[1], "sync_frame_authentication") > 0)
+    assert {sender for _, sender in accepted} == {0}
+    assert nodes[1].peers() == []
+    assert any("no key opens it" in event for event in nodes[1].take_events())
+
+
+def test_a_second_key_opens_during_rotation() -> None:
+    nodes = {1: clustered(1, SECRET, OTHER_KEY), 2: clustered(2, OTHER_KEY, SECRET)}
+    exchange(nodes, lambda: states(nodes.values()) == [["up"], ["up"]])
+
+
+def test_a_repeated_frame_is_refused() -> None:
+    nodes = {1: clustered(1), 2: clustered(2)}
+    exchange(nodes, lambda: states(nodes.values()) == [["up"], ["up"]])
+    nodes[1].take_events()
+    assert select.select([nodes[1]], [], [], 5)[0]
+    ((_, frame),) = nodes[1].take_frames(1)
+    assert nodes[2].receive_frames([frame, frame]) == [1, 0]
+    assert counter(nodes[2], "sync_frame_replayed") == 1
+
+
+def test_a_peer_that_is_configured_otherwise_is_named() -> None:
+    nodes = {1: clustered(1), 2: clustered(2, bib=[])}
+    exchange(nodes, lambda: [p["mismatch"] is not None for p in nodes[1].peers()] == [True])
+    assert states([nodes[1]]) == [["differs"]]
+    assert any("configured otherwise" in event for event in nodes[1].take_events())
+
+
+def test_a_silent_peer_goes_down() -> None:
+    nodes = {1: clustered(1), 2: clustered(2)}
+    exchange(nodes, lambda: states(nodes.values()) == [["up"], ["up"]])
+    alone = {1: nodes[1]}
+    exchange(alone, lambda: states([nodes[1]]) == [["down"]])
+
+
+@pytest.mark.parametrize("junk", [b"", b"x", b"jsyn", bytes(2000), b"jsyn\x01\x01" + bytes(60)])
+def test_bytes_that_are_no_frame_are_refused(junk: bytes) -> None:
+    node = clustered(1)
+    assert node.receive_frames([junk]) == [0]
+    assert counter(node, "sync_frame_malformed") + counter(node, "sync_frame_cluster") == 1
