@@ -117,6 +117,14 @@ impl<'a> Packet<'a> {
         fits
     }
 
+    /// The packet with `header` before it, which is written into the headroom; None if that is too
+    /// small.
+    pub fn behind(&mut self, header: &[u8]) -> Option<&[u8]> {
+        let start = self.start.checked_sub(header.len())?;
+        self.buf[start..self.start].copy_from_slice(header);
+        Some(&self.buf[start..self.end])
+    }
+
     /// Cuts the packet to `len` bytes if it is longer (padding behind the IP packet).
     pub fn truncate(&mut self, len: usize) {
         self.end = self.end.min(self.start.saturating_add(len));

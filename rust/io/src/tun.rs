@@ -4,7 +4,7 @@
 use std::ffi::{c_char, c_void};
 use std::fmt;
 use std::fs::{File, OpenOptions};
-use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::ptr;
@@ -86,26 +86,21 @@ impl Tun {
         let _ = self.persist(false);
     }
 
-    /// Reads a packet into `buf`; returns its virtio_net_hdr and its length.
+    /// Reads a virtio_net_hdr and the packet behind it into `buf`; how many bytes that is.
     ///
     /// # Errors
     /// `WouldBlock` if there is none; EBADFD if the device was removed.
-    pub fn read(&self, buf: &mut [u8]) -> io::Result<([u8; vnet::LEN], usize)> {
-        let mut header = [0; vnet::LEN];
-        let into = &mut [IoSliceMut::new(&mut header), IoSliceMut::new(buf)];
-        match (&self.file).read_vectored(into)?.checked_sub(vnet::LEN) {
-            Some(len) => Ok((header, len)),
-            None => Err(io::ErrorKind::UnexpectedEof.into()),
-        }
+    pub fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
+        (&self.file).read(buf)
     }
 
-    /// Writes a packet behind its virtio_net_hdr.
+    /// Writes a virtio_net_hdr and the packet behind it.
     ///
     /// # Errors
     /// EIO if the device is down, EINVAL if the kernel can't take such a packet, EBADFD if the
     /// device was removed.
-    pub fn write(&self, header: &[u8; vnet::LEN], packet: &[u8]) -> io::Result<()> {
-        (&self.file).write_vectored(&[IoSlice::new(header), IoSlice::new(packet)]).map(drop)
+    pub fn write(&self, bytes: &[u8]) -> io::Result<()> {
+        (&self.file).write(bytes).map(drop)
     }
 
     /// Anything that carries datagrams, in place of a device.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 
-use jsync_core::packet::{HEADROOM, Offload, Outcome, OwnedPacket, Packet};
+use jsync_core::packet::{HEADROOM, Outcome, OwnedPacket, Packet};
 use jsync_core::stats::Counter;
 use jsync_core::time::Time;
 use parking_lot::Mutex;
@@ -17,13 +17,14 @@ use crate::{DeviceError, EventFd, Tun, clock, fd, vnet};
 
 /// Packets read before any of them is handled.
 const BURST: usize = 64;
-/// No further packet is read into a burst of so many bytes: what the cache has forgotten before it
-/// is written out costs more than a system call saves.
-const BURST_BYTES: usize = 256 << 10;
-/// A buffer: headroom and the largest IP packet, in an odd number of cache lines so that the
-/// headers of a burst don't compete for the same lines of the cache.
-const BUFFER: usize = 1027 * 64;
-const _: () = assert!(BUFFER >= HEADROOM + 65535 + 40);
+/// Where a packet begins in its buffer: room for the translator and for a virtio_net_hdr.
+const FRONT: usize = (HEADROOM + vnet::LEN).next_multiple_of(64);
+/// What must be free for a packet: an IPv6 packet has up to 65575 bytes.
+const LARGEST: usize = (FRONT + 40 + 65535).next_multiple_of(64);
+/// The buffers of a burst lie one behind the other, each as long as its packet needs, so that a
+/// burst of small packets is a few pages. More bytes than this aren't read before they are
+/// written out: what the cache has forgotten meanwhile costs more than a system call saves.
+const ARENA: usize = LARGEST + (256 << 10);
 
 /// What the worker drives. See `jsync_core` for the meaning of each.
 pub trait Engine: Send + 'static {
@@ -348,30 +349,33 @@ impl Counts {
     }
 }
 
-/// A device with its buffers.
+/// A device with the buffers of a burst.
 struct Port {
     tun: Tun,
-    pool: Box<[u8]>,
+    arena: Box<[u8]>,
     counts: Counts,
 }
 
 impl Port {
     fn new(tun: Tun) -> Self {
-        let pool = vec![0; BURST * BUFFER].into_boxed_slice();
-        Self { tun, pool, counts: Counts::default() }
+        let arena = vec![0; ARENA].into_boxed_slice();
+        Self { tun, arena, counts: Counts::default() }
     }
 
     /// Reads a burst, has it translated and writes it out. Returns when the engine wants to wake,
     /// and whether the device had no more packets.
     fn serve<E: Engine>(&mut self, shared: &Shared<E>) -> io::Result<(Option<Time>, bool)> {
-        let Self { tun, pool, counts } = self;
-        let (mut burst, idle) = fill(tun, pool, counts)?;
+        let Self { tun, arena, counts } = self;
+        let (mut burst, idle) = fill(tun, arena, counts)?;
         let (wakes, packets) = pass(shared, &mut burst, counts);
-        for packet in burst.iter().filter(|packet| packet.outcome == Outcome::Forward) {
-            send(tun, packet.offload, packet.bytes(), counts)?;
+        for packet in burst.iter_mut().filter(|packet| packet.outcome == Outcome::Forward) {
+            let header = vnet::encode(packet.offload, packet.bytes());
+            send(tun, header.ok().and_then(|header| packet.behind(&header)), counts)?;
         }
         for packet in &packets {
-            send(tun, packet.offload, &packet.bytes, counts)?;
+            let header = vnet::encode(packet.offload, &packet.bytes);
+            let bytes = header.map(|header| [&header[..], &packet.bytes].concat());
+            send(tun, bytes.ok().as_deref(), counts)?;
         }
         Ok((wakes, idle))
     }
@@ -380,37 +384,37 @@ impl Port {
 /// Reads packets until there are none or the burst is full; whether there are none.
 fn fill<'a>(
     tun: &Tun,
-    pool: &'a mut [u8],
+    mut arena: &'a mut [u8],
     counts: &mut Counts,
 ) -> io::Result<(Vec<Packet<'a>>, bool)> {
     let mut burst = Vec::with_capacity(BURST);
-    let mut bytes = 0;
-    for buffer in pool.chunks_exact_mut(BUFFER) {
-        let (header, len) = match tun.read(&mut buffer[HEADROOM..]) {
+    while burst.len() < BURST && arena.len() >= LARGEST {
+        let read = match tun.read(&mut arena[FRONT - vnet::LEN..LARGEST]) {
             Ok(read) => read,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok((burst, true)),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => return Err(error),
         };
-        match vnet::decode(&header, &mut buffer[HEADROOM..HEADROOM + len]) {
-            Ok(offload) => burst.push(Packet::new(buffer, HEADROOM, len, offload)),
-            Err(vnet::BadOffload) => counts.bad_offload += 1,
-        }
-        bytes += len;
-        if bytes >= BURST_BYTES {
-            break;
+        let len = read.checked_sub(vnet::LEN).ok_or(io::ErrorKind::UnexpectedEof)?;
+        let (buffer, rest) = arena.split_at_mut((FRONT + len).next_multiple_of(64));
+        arena = rest;
+        let (front, packet) = buffer.split_at_mut(FRONT);
+        match front.last_chunk().map(|header| vnet::decode(header, &mut packet[..len])) {
+            Some(Ok(offload)) => burst.push(Packet::new(buffer, FRONT, len, offload)),
+            _ => counts.bad_offload += 1,
         }
     }
     Ok((burst, false))
 }
 
-/// Writes a packet. Only a device that is gone is an error; a lost packet is counted.
-fn send(tun: &Tun, offload: Offload, packet: &[u8], counts: &mut Counts) -> io::Result<()> {
-    let Ok(header) = vnet::encode(offload, packet) else {
+/// Writes a packet behind its header, if it can have one. Only a device that is gone is an error;
+/// a lost packet is counted.
+fn send(tun: &Tun, bytes: Option<&[u8]>, counts: &mut Counts) -> io::Result<()> {
+    let Some(bytes) = bytes else {
         counts.bad_offload += 1;
         return Ok(());
     };
-    match tun.write(&header, packet) {
+    match tun.write(bytes) {
         Ok(()) => {}
         Err(error) if error.raw_os_error() == Some(libc::EBADFD) => return Err(error),
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => counts.refused += 1,
@@ -500,16 +504,21 @@ mod tests {
     #[test]
     fn packets_of_any_size_come_back() {
         let (driver, device) = driver();
-        for len in [29, 1500, 65535] {
-            let mut bytes = udp(len);
-            let offload = Offload { partial_checksum: true, gso: Gso::Udp, gso_size: 1472 };
-            let header = vnet::encode(offload, &bytes[vnet::LEN..]).unwrap();
-            bytes[..vnet::LEN].copy_from_slice(&header);
-            device.send(&bytes).unwrap();
-            let mut back = vec![0; 70_000];
-            let got = device.recv(&mut back).unwrap();
-            bytes[vnet::LEN + 28] += 1;
-            assert_eq!(back[..got], bytes);
+        let offload = Offload { partial_checksum: true, gso: Gso::Udp, gso_size: 1472 };
+        for lens in [[29, 1500, 65535], [65575, 29, 65575], [100, 30, 31]] {
+            let mut sent = lens.map(|len| {
+                let mut bytes = udp(len);
+                let header = vnet::encode(offload, &bytes[vnet::LEN..]).unwrap();
+                bytes[..vnet::LEN].copy_from_slice(&header);
+                device.send(&bytes).unwrap();
+                bytes
+            });
+            for bytes in &mut sent {
+                let mut back = vec![0; 70_000];
+                let got = device.recv(&mut back).unwrap();
+                bytes[vnet::LEN + 28] += 1;
+                assert_eq!(back[..got], *bytes);
+            }
         }
         assert_eq!(driver.state(), WorkerState::Running);
     }
