@@ -1,6 +1,6 @@
 """The configuration file: TOML, read into structures, every mistake with its line and remedy.
 
-The section `[nat64]` is judged by the translator itself, `[keepalived]` by `jsync keepalived`;
+The section `[nat64]` is judged by the translator itself, `[keepalived]` by `jsync.keepalived`;
 this module translates durations and finds the lines that complaints are about.
 """
 
@@ -18,6 +18,8 @@ import msgspec
 
 from jsync.durations import parse_duration
 from jsync.errors import Failure
+from jsync.keepalived import KeepalivedError, KeepalivedSection, VirtualAddresses
+from jsync.keepalived import check as check_keepalived
 from jsync.keys import read_key
 from jsync.toml_lines import Path, key_lines, nearest_line
 
@@ -41,7 +43,10 @@ class DataplaneSection(Section):
     """`[dataplane]`."""
 
     device: str = "jsync0"
-    persistent: bool = True
+    # A TUN that goes with its process tells keepalived at once. One that stays only loses its
+    # carrier, and the kernel holds such news back for up to a second if another link of the
+    # machine has changed shortly before (linkwatch).
+    persistent: bool = False
     pool4: Literal["shared", "routed"] = "shared"
     proxy_arp: list[str] = []
 
@@ -72,7 +77,7 @@ class Document(Section, kw_only=True):
     nat64: dict[str, Any]
     dataplane: DataplaneSection = msgspec.field(default_factory=DataplaneSection)
     sync: SyncSection | None = None
-    keepalived: dict[str, Any] = {}
+    keepalived: KeepalivedSection | None = None
 
 
 SYNC_DURATIONS = ("hello-interval", "dead-interval", "join-timeout", "flush-deadline")
@@ -97,7 +102,7 @@ class Settings:
     nat64: dict[str, Any]
     dataplane: DataplaneSection
     sync: SyncSection | None
-    keepalived: dict[str, Any]
+    keepalived: KeepalivedSection | None
     lines: dict[Path, int]
 
     @property
@@ -217,6 +222,11 @@ def parse(text: str, path: str, *, check_nat64: Callable[[bytes], None] = engine
     _check_dataplane(source, document.dataplane)
     if document.sync is not None:
         _check_sync(source, document.sync)
+    if document.keepalived is not None:
+        try:
+            check_keepalived(document.keepalived)
+        except KeepalivedError as error:
+            raise mistake(source, ("keepalived", *error.path), str(error)) from None
     nat64 = engine_values(source, document.nat64)
     check_engine_values(source, nat64, check_nat64)
     settings = Settings(
@@ -255,11 +265,14 @@ def _structure_mistake(source: _Source, message: str) -> Failure:
 
 
 def _section_keys(path: Path) -> list[str]:
-    sections: dict[Path, type[Section]] = {
+    sections: dict[Path, type[msgspec.Struct]] = {
         (): Document,
         ("node",): NodeSection,
         ("dataplane",): DataplaneSection,
         ("sync",): SyncSection,
+        ("keepalived",): KeepalivedSection,
+        ("keepalived", "ipv6"): VirtualAddresses,
+        ("keepalived", "ipv4"): VirtualAddresses,
     }
     return [field.encode_name for field in msgspec.structs.fields(sections[path])]
 

@@ -21,7 +21,7 @@ COMMANDS = {
     "peers": ("jsync.cli.peers", "show the other nodes of the cluster"),
     "config": ("jsync.cli.config", "check a configuration file, or show it with its defaults"),
     "key": ("jsync.cli.key", "generate the key that the nodes of a cluster share"),
-    "keepalived": ("jsync.keepalived", "write a configuration for keepalived"),
+    "keepalived": ("jsync.cli.keepalived", "write a configuration for keepalived"),
     "lab": ("jsync.cli.lab", "a network of namespaces to try things on"),
     "demo": ("jsync.cli.demo", "watch connections survive the death of their NAT64"),
 }

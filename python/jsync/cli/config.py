@@ -39,5 +39,5 @@ def _shown(settings: Settings) -> dict[str, object]:
         "nat64": settings.nat64,
         "dataplane": msgspec.to_builtins(settings.dataplane),
         "sync": msgspec.to_builtins(settings.sync),
-        "keepalived": settings.keepalived,
+        "keepalived": msgspec.to_builtins(settings.keepalived),
     }
