@@ -1,8 +1,8 @@
 """The daemon: one nursery that holds the data plane, the exchange of frames and the control socket.
 
-Start: control socket, black holes, TUN, routes to it. End: the TUN goes first, so that keepalived
-moves the addresses; the peers get what is left to say; the black holes go last, when the
-addresses have left.
+Start: control socket, black holes, TUN, the peers' sessions, routes to the TUN. End: the TUN goes
+first, so that keepalived moves the addresses; the peers get what is left to say; the black holes
+go last, when the addresses have left.
 """
 
 import pathlib
@@ -33,12 +33,13 @@ from jsync.transport.tcp import MAX_FRAME, TcpTransport
 from jsync.verbs import Verbs
 
 if TYPE_CHECKING:
-    from jsync._core import Node
+    from jsync._core import Node, NodeStatus
 
 ADDRESSES_LEAVE_SECONDS = 5.0
 """How long an ending MASTER waits for keepalived to take its addresses away."""
 FAREWELL_SECONDS = 2.0
 WATCH_SECONDS = 0.1
+JOIN_POLL_SECONDS = 0.02
 UDP_OVERHEAD = {4: 20 + 8, 6: 40 + 8}
 """Bytes of IP and UDP headers before a frame."""
 
@@ -140,8 +141,9 @@ class Daemon:
                         await self._start()
                         work.start_soon(self._watch)
                         work.start_soon(self._follow_role)
-                        if fifo := self._settings.keepalived.get("fifo"):
-                            work.start_soon(read_fifo, fifo, self._failover, self._log)
+                        section = self._settings.keepalived
+                        if section is not None and section.fifo is not None:
+                            work.start_soon(read_fifo, section.fifo, self._failover, self._log)
                 finally:
                     with trio.CancelScope(shield=True):
                         await self._end()
@@ -156,9 +158,20 @@ class Daemon:
                 self._engine.attach(device, persistent=self._settings.dataplane.persistent)
             except OSError as error:
                 raise Failure(_device_message(device, error)) from None
+        self._verbs.state = "joining"
+        await self._wait_until_ready()
+        # keepalived tracks the TUN: only now that the link goes up may this node become MASTER.
+        # A script is polled, and its last answer may be one about the predecessor.
+        with trio.CancelScope(shield=True):
             await trio.to_thread.run_sync(self._dataplane.connect)
         self._verbs.state = "running"
         self._log.info("translating", device=device, pool6=self._settings.pool6)
+
+    async def _wait_until_ready(self) -> None:
+        """Wait until the node has the sessions of its peers, or has found itself alone."""
+        while not (status := self._engine.status())["ready"]:
+            _check_worker(status)
+            await trio.sleep(JOIN_POLL_SECONDS)
 
     async def _end(self) -> None:
         self._verbs.state = "ending"
@@ -214,9 +227,7 @@ class Daemon:
         """Say when readiness changes, and end the daemon when its translator has ended."""
         before: tuple[bool, str] | None = None
         while True:
-            worker = self._engine.status()["worker"]
-            if worker != "running":
-                raise Failure(f"the translator has ended: {worker}")
+            _check_worker(self._engine.status())
             now = self._verbs.readiness()
             if now != before:
                 self._log.info("ready" if now[0] else "not ready", reason=now[1])
@@ -262,6 +273,11 @@ class Daemon:
                 await trio.sleep(0.02)
             return
         self._log.warning("keepalived has left this node MASTER; the host answers from now on")
+
+
+def _check_worker(status: "NodeStatus") -> None:
+    if status["worker"] != "running":
+        raise Failure(f"the translator has ended: {status['worker']}")
 
 
 def _device_message(device: str, error: OSError) -> str:

@@ -75,9 +75,11 @@ class Verbs:
 
     def readiness(self) -> tuple[bool, str]:
         """Whether the node may become MASTER, and why or why not."""
+        status = self._engine.status()
+        if self.state == "joining":
+            return False, status["reason"]
         if self.state != "running":
             return False, f"the daemon is {self.state}"
-        status = self._engine.status()
         if status["worker"] != "running":
             return False, f"the translator is not running: {status['worker']}"
         return status["ready"], status["reason"]
