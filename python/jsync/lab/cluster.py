@@ -1,0 +1,207 @@
+"""The three NAT64s of the sample network: daemon and keepalived on J, K and L."""
+
+import base64
+import os
+import secrets
+import time
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from jsync import keepalived
+from jsync.cli.client import ask_one
+from jsync.cli.keepalived import jsync_command
+from jsync.config import parse
+from jsync.errors import Failure
+from jsync.lab.network import (
+    MACHINES,
+    N6,
+    NAT64S,
+    POOL4,
+    POOL4_PORTS,
+    POOL6,
+    VIRTUAL6,
+    VIRTUAL_LINK_LOCAL,
+    Machine,
+    Network,
+    enter,
+)
+from jsync.lab.service import Line, Service, ServiceError
+from jsync.lab.traffic import STATIC_PORTS
+
+PRIORITIES = {"J": 250, "K": 225, "L": 200}
+DEVICE = "jsync0"
+CONFIG = "/run/jsync.toml"
+KEY = "/run/cluster.key"
+KEEPALIVED_CONFIG = "/run/keepalived.conf"
+
+_MASTER = "Entering MASTER STATE"
+
+
+class Cluster:
+    """The NAT64s. Methods raise ServiceError where a program doesn't do its part."""
+
+    def __init__(self, network: Network, *, synchronised: bool, command: str | None = None) -> None:
+        """Prepare the configuration of every node; `command` is the path of `jsync`."""
+        self.network = network
+        self._synchronised = synchronised
+        self._command = command or jsync_command()
+        self._key = base64.b64encode(secrets.token_bytes(32)).decode()
+        self._daemons: dict[str, Service] = {}
+        self._keepaliveds: dict[str, Service] = {}
+        for name in NAT64S:
+            self._configure(MACHINES[name])
+
+    def start(self, name: str) -> None:
+        """Start daemon and keepalived of a node, as its init system would when it boots."""
+        self.start_daemon(name)
+        self.start_keepalived(name)
+
+    def start_daemon(self, name: str) -> float:
+        """Start a node's daemon, which isn't ready yet; when that was."""
+        at = time.monotonic()
+        argv = [self._command, "daemon", "-c", CONFIG]
+        self._daemons[name] = Service(f"{name}: jsync daemon", self._on(name, *argv))
+        return at
+
+    def start_keepalived(self, name: str) -> None:
+        """Start a node's keepalived."""
+        argv = ["keepalived", "--dont-fork", "--log-console", "--log-detail", "--vrrp"]
+        argv += ["--pid=/run/keepalived.pid", "--vrrp_pid=/run/vrrp.pid"]
+        argv += [f"--use-file={KEEPALIVED_CONFIG}"]
+        self._keepaliveds[name] = Service(f"{name}: keepalived", self._on(name, *argv))
+
+    def kill_daemon(self, name: str) -> float:
+        """`kill -9` of a node's daemon; when it was done."""
+        return self._daemons[name].kill()
+
+    def stop(self, name: str) -> None:
+        """Stop keepalived and daemon of a node in good order."""
+        self._keepaliveds.pop(name).stop()
+        self._daemons.pop(name).stop()
+
+    def power_off(self, name: str) -> float:
+        """Take a machine away: nothing on it runs any more, its links are down; when it was done.
+
+        keepalived can't say good-bye, so its peers have to notice the silence.
+        """
+        at = time.monotonic()
+        self.network.unplug(MACHINES[name])
+        del self._daemons[name], self._keepaliveds[name]
+        return at
+
+    def power_on(self, name: str) -> float:
+        """Give the machine back, freshly booted: empty, daemon and keepalived starting; when."""
+        self.network.plug_in(MACHINES[name])
+        self._configure(MACHINES[name])
+        at = time.monotonic()
+        self.start(name)
+        return at
+
+    def sessions(self) -> dict[str, int]:
+        """Count the sessions of each node that runs."""
+        found = {name: status(name) for name in NAT64S}
+        return {name: told["sessions"] for name, told in found.items() if told is not None}
+
+    def wait_ready(self, name: str, timeout: float = 20.0) -> None:
+        """Wait until a node is ready."""
+        deadline = time.monotonic() + timeout
+        while (told := status(name)) is None or not told["ready"]:
+            daemon = self._daemons[name]
+            if not daemon.running or time.monotonic() > deadline:
+                raise ServiceError(f"{daemon.name} isn't ready; its last words:\n{daemon.tail()}")
+            time.sleep(0.05)
+
+    def ready_since(self, name: str, since: float) -> float | None:
+        """When a node's daemon said after a time that it is ready, or None."""
+        line = self._daemons[name].find(lambda text: "message=ready" in text, since)
+        return line.time if line else None
+
+    def wait_master(self, name: str, since: float, timeout: float = 15.0) -> Line:
+        """Wait for a node's keepalived to become MASTER after a time."""
+        return self._keepaliveds[name].wait_for(_is_master, since, timeout)
+
+    def services(self) -> list[Service]:
+        """Everything that was started and not taken away."""
+        return [*self._daemons.values(), *self._keepaliveds.values()]
+
+    def _on(self, name: str, *argv: str) -> list[str]:
+        return enter(self.network.holders[name], *argv)
+
+    def _configure(self, machine: Machine) -> None:
+        """Write a node's files into its /run."""
+        config = _config_text(machine.name, self._synchronised)
+        (machine.run / Path(CONFIG).name).write_text(config)
+        key = machine.run / Path(KEY).name
+        key.touch(mode=0o600)
+        key.write_text(self._key + "\n")
+        settings = parse(config, CONFIG)
+        assert settings.keepalived is not None
+        text = keepalived.generate(
+            settings.keepalived,
+            router_id=settings.node.name,
+            device=settings.dataplane.device,
+            command=self._command,
+            # In a user namespace nothing on the way to a script belongs to root.
+            script_security=os.stat("/").st_uid == 0,
+        )
+        (machine.run / Path(KEEPALIVED_CONFIG).name).write_text(text)
+
+
+def status(name: str, root: Path = Path("/")) -> dict[str, Any] | None:
+    """Give `jsync instance status` of a node, or None if no daemon answers there.
+
+    `root` is the lab's root directory, for a process that isn't in the lab.
+    """
+    control = root / MACHINES[name].run.relative_to("/") / "jsync" / "control.sock"
+    try:
+        return ask_one(Namespace(control=str(control), instance=None), "instance", "status")
+    except Failure:
+        return None
+
+
+def _is_master(text: str) -> bool:
+    return _MASTER in text
+
+
+def _config_text(name: str, synchronised: bool) -> str:
+    """Give a node's configuration."""
+    static = "".join(
+        f"""
+[[nat64.bib]]
+protocol = "tcp"
+ipv6 = "{N6}#{port6}"
+ipv4 = "{POOL4}#{port4}"
+"""
+        for port4, port6 in STATIC_PORTS.items()
+    )
+    sync = f"""
+[sync]
+cluster = "sample"
+key-files = ["{KEY}"]
+interface = "priv"
+"""
+    return f"""\
+[node]
+name = "{name}"
+id = {NAT64S.index(name) + 1}
+
+[nat64]
+pool6 = "{POOL6}"
+[[nat64.pool4]]
+prefix = "{POOL4}"
+ports = "{POOL4_PORTS}"
+{static}
+[dataplane]
+device = "{DEVICE}"
+pool4 = "shared"
+{sync if synchronised else ""}
+[keepalived]
+priority = {PRIORITIES[name]}
+[keepalived.ipv6]
+interface = "to6"
+addresses = ["{VIRTUAL_LINK_LOCAL}/64", "{VIRTUAL6}/96"]
+[keepalived.ipv4]
+interface = "to4"
+addresses = ["{POOL4}/24"]
+"""
