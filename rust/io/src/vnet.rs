@@ -153,6 +153,7 @@ fn complete(packet: &mut [u8], start: usize, field: usize) -> Option<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn header(flags: u8, kind: u8, numbers: [u16; 4]) -> [u8; LEN] {
         let mut header = [flags, kind, 0, 0, 0, 0, 0, 0, 0, 0];
@@ -238,6 +239,28 @@ mod tests {
         assert_eq!(decode(&beyond, &mut packet), Err(BadOffload));
         let odd = header(NEEDS_CSUM, GSO_NONE, [0, 0, 65535, 65535]);
         assert_eq!(decode(&odd, &mut packet), Err(BadOffload));
+    }
+
+    proptest! {
+        /// A guest behind a virtual NIC has a say in what its host hands us.
+        #[test]
+        fn survives_any_header_before_any_packet(
+            flags in 0u8..4,
+            kind in prop::sample::select(&[0u8, 1, 3, 4, 5, 0x81, 255]),
+            numbers in prop::array::uniform4(prop_oneof![0u16..100, any::<u16>()]),
+            version in prop::sample::select(&[0x45u8, 0x4f, 0x60, 0]),
+            mut packet in prop::collection::vec(prop_oneof![Just(0u8), Just(6), Just(17), Just(44), any::<u8>()], 0..120),
+        ) {
+            if let Some(first) = packet.first_mut() {
+                *first = version;
+            }
+            let before = packet.clone();
+            if let Ok(offload) = decode(&header(flags, kind, numbers), &mut packet) {
+                let changed = before.iter().zip(&packet).filter(|(a, b)| a != b).count();
+                prop_assert!(changed <= 2 && (changed == 0 || !offload.partial_checksum));
+                let _ = encode(offload, &packet);
+            }
+        }
     }
 
     #[test]
