@@ -53,6 +53,8 @@ pub struct Sync {
     pub(super) graves: Graves,
     pub(super) hello_at: Time,
     pub(super) hello_sent: Option<Time>,
+    /// When to tell, after the last update, that it was the last.
+    pub(super) tail_at: Option<Time>,
     pub(super) hello_due: bool,
     /// The peer that the next HELLO greets first, when not all fit.
     pub(super) greet_from: u16,
@@ -84,6 +86,7 @@ impl Sync {
             graves: Graves::default(),
             hello_at: Time::ZERO,
             hello_sent: None,
+            tail_at: None,
             hello_due: false,
             greet_from: 0,
             leaving: false,

@@ -15,6 +15,9 @@ use crate::time::Time;
 
 /// The least time between two HELLOs, ms: what happens in between shares one.
 const HELLO_PAUSE_MS: u64 = 20;
+/// How long after its last update a node says HELLO, ms: with its number, so that its loss is
+/// noticed long before the next regular HELLO.
+const TAIL_MS: u64 = 30;
 /// The least time between two NACKs, ms; doubles with every try.
 const NACK_PAUSE_MS: u64 = 40;
 /// NACKs without any answer after which the table is fetched instead.
@@ -31,8 +34,9 @@ impl Sync {
         if self.gone {
             return;
         }
-        if now >= self.hello_at {
+        if now >= self.hello_at || self.tail_at.is_some_and(|at| now >= at) {
             self.hello_due = true;
+            self.tail_at = None;
             self.hello_at = now + u64::from(self.config.hello_interval);
         }
         if self.outgoing.flush_at.is_some_and(|at| now >= at) {
@@ -71,7 +75,7 @@ impl Sync {
         });
         let fetch = self.fetch.as_ref().filter(|f| !f.asking).map(|f| f.ask_at);
         let join = self.join_deadline().filter(|_| self.reason == Reason::Listening);
-        let own = [Some(self.hello_at), self.outgoing.flush_at, fetch, join];
+        let own = [Some(self.hello_at), self.tail_at, self.outgoing.flush_at, fetch, join];
         peers.chain(own).flatten().min()
     }
 
@@ -308,6 +312,7 @@ impl Sync {
             }
         })?;
         sessions.stats().add(Counter::UpdatesSent, body.count.into());
+        self.tail_at = Some(now + TAIL_MS);
         Some(self.frame(Kind::Update, 0, body))
     }
 

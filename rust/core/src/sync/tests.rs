@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::vec::Vec;
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::config::{Config, Pool4Entry};
 use crate::stats::Counter;
@@ -549,6 +551,71 @@ fn a_wrong_key_learns_nothing_and_is_told() {
     assert_eq!((refused(&net, 1), refused(&net, 2)), (1, 1));
     assert!(net.members[&2].table.sessions.is_empty());
     assert_eq!((net.state(1, 2), net.state(2, 1)), ("unknown", "unknown"));
+}
+
+#[test]
+fn a_lost_last_update_is_noticed_soon() {
+    let mut net = Net::new();
+    net.start(1);
+    net.start(2);
+    net.run(3000);
+    net.at(1).table.create(1);
+    net.loss = 1000;
+    net.run(10);
+    net.loss = 0;
+    net.run(60);
+    net.assert_equal();
+    assert_eq!(net.members[&2].table.sessions.len(), 1);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Whoever has the key can say anything: nothing of it may panic, or take memory without end.
+    #[test]
+    fn a_mad_peer_does_no_harm(frames in prop::collection::vec(mad_frame(), 1..60)) {
+        let mut net = Net::new();
+        net.start(1);
+        net.start(2);
+        net.run(3000);
+        net.at(1).table.create(1);
+        net.members.remove(&2);
+        for (index, (kind, count, numbers, tail)) in frames.into_iter().enumerate() {
+            let header =
+                frame::Header { kind, node: 2, to: 1, epoch: 2, seq: 1000 + index as u64, count };
+            let mut body = Vec::new();
+            if let (frame::Kind::Hello, [last, oldest, ..]) = (kind, &numbers[..]) {
+                let digests = digest::Digests::new(&config());
+                let (last, oldest, ready) = (*last, *oldest, true);
+                let greetings = Vec::new();
+                message::Hello { ready, digests, last, oldest, greetings }.put(&mut body);
+            } else {
+                numbers.iter().for_each(|n| body.extend(n.to_be_bytes()));
+                body.extend(tail);
+            }
+            let now = net.now;
+            let Member { sync, table, .. } = net.at(1);
+            sync.handle_frame(now, &OpenFrame { header, body }, table);
+            net.run(7);
+        }
+        // It goes on as if nothing had been.
+        net.start(3);
+        net.run(30_000);
+        prop_assert!(net.ready(1) && net.ready(3));
+        prop_assert!(net.members[&3].table.sessions.contains_key(&session(1, 1).key));
+    }
+}
+
+/// A kind, a count, and a body of numbers that matter and of bytes that don't.
+fn mad_frame() -> impl Strategy<Value = (frame::Kind, u16, Vec<u64>, Vec<u8>)> {
+    use frame::Kind::*;
+    let number = prop_oneof![0..5u64, Just(u64::MAX), Just(u64::MAX - 1), any::<u64>()];
+    (
+        prop::sample::select(&[Hello, Update, Nack, SnapshotRequest, Snapshot][..]),
+        prop_oneof![0..4u16, any::<u16>()],
+        prop::collection::vec(number, 0..8),
+        prop::collection::vec(any::<u8>(), 0..80),
+    )
 }
 
 #[test]
