@@ -164,22 +164,31 @@ impl Host {
     /// Writes and requests nothing more; what is under way is finished.
     pub fn pause(&mut self) {
         self.tcp.iter_mut().for_each(Tcp::pause);
+        self.stop_requests();
+    }
+
+    /// Requests nothing more.
+    pub fn stop_requests(&mut self) {
         self.requests.iter_mut().for_each(|flow| flow.next_at = None);
     }
 
-    /// Closes the connection at that place of [`Self::tcp`] in good order.
-    pub fn close(&mut self, now: Micros, index: usize) {
-        let mut out = Vec::new();
-        self.tcp[index].close(now, &mut out);
-        self.arm(Timer::Tcp(index));
-        self.send(out);
+    /// Closes the connection with that key in good order.
+    pub fn close(&mut self, now: Micros, key: u64) {
+        if let Some(index) = self.tcp.iter().rposition(|tcp| tcp.key == Some(key)) {
+            let mut out = Vec::new();
+            self.tcp[index].close(now, &mut out);
+            self.arm(Timer::Tcp(index));
+            self.send(out);
+        }
     }
 
-    /// Resets it.
-    pub fn abort(&mut self, index: usize) {
-        let mut out = Vec::new();
-        self.tcp[index].abort(&mut out);
-        self.send(out);
+    /// Resets the connection with that key.
+    pub fn abort(&mut self, key: u64) {
+        if let Some(tcp) = self.tcp.iter_mut().rfind(|tcp| tcp.key == Some(key)) {
+            let mut out = Vec::new();
+            tcp.abort(&mut out);
+            self.send(out);
+        }
     }
 
     /// Takes a packet, from the first byte of its IP header.

@@ -6,9 +6,15 @@
 #![forbid(unsafe_code)]
 
 pub mod clock;
+pub mod cluster;
 pub mod datagram;
 pub mod flow;
 pub mod hosts;
+pub mod machine;
 pub mod network;
 pub mod rng;
+pub mod story;
 pub mod tcp;
+pub mod vrrp;
+
+pub use story::{Report, simulate_failover};

@@ -1,10 +1,14 @@
 //! The private network: a wire from every node to every other, each as bad as one likes.
 
+use std::collections::VecDeque;
 use std::ops::RangeInclusive;
 use std::rc::Rc;
 
 use crate::clock::Micros;
 use crate::rng::Rng;
+
+/// Frames that an eavesdropper remembers.
+const RECORDED: usize = 256;
 
 /// What the way from one node to another does to frames. The way back is another link.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,13 +69,15 @@ pub struct Network {
     rng: Rng,
     /// What it did so far.
     pub traffic: Traffic,
+    /// The last frames that were sent, as an eavesdropper recorded them.
+    pub recorded: VecDeque<Rc<[u8]>>,
 }
 
 impl Network {
     /// Good links between `places` places.
     pub fn new(places: usize, rng: Rng) -> Self {
         let links = vec![Link::good(); places * places];
-        Self { places, links, rng, traffic: Traffic::default() }
+        Self { places, links, rng, traffic: Traffic::default(), recorded: VecDeque::new() }
     }
 
     /// The link from one place to another.
@@ -95,6 +101,10 @@ impl Network {
         self.traffic.sent += 1;
         self.traffic.sent_bytes += frame.len() as u64;
         let frame: Rc<[u8]> = frame.into();
+        self.recorded.push_back(Rc::clone(&frame));
+        if self.recorded.len() > RECORDED {
+            self.recorded.pop_front();
+        }
         let mut deliveries = Vec::new();
         for to in (0..self.places).filter(|&to| to != from) {
             let link = &self.links[from * self.places + to];

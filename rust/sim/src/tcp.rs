@@ -154,6 +154,11 @@ impl Tcp {
         self.state
     }
 
+    /// Bytes that were written here.
+    pub fn written(&self) -> u64 {
+        self.written
+    }
+
     /// Whether this end opened the connection.
     pub fn is_opener(&self) -> bool {
         self.opener
