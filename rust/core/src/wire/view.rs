@@ -312,6 +312,10 @@ fn parse_l4<A: Family>(view: &mut View<A>, packet: &[u8], protocol: u8) -> Resul
         let Some(header) = l4.first_chunk::<{ tcp::HEADER_LEN }>() else {
             return Err(short_header(view.fragment));
         };
+        let header_len = 4 * usize::from(header[tcp::DATA_OFFSET] >> 4);
+        if header_len < tcp::HEADER_LEN || (header_len > l4.len() && view.fragment.is_none()) {
+            return Err(DropReason::Malformed.into());
+        }
         view.src_port = be16(header, 0);
         view.dst_port = be16(header, 2);
         view.tcp_flags = tcp::Flags(header[tcp::FLAGS]);
@@ -323,6 +327,10 @@ fn parse_l4<A: Family>(view: &mut View<A>, packet: &[u8], protocol: u8) -> Resul
         let Some(header) = l4.first_chunk::<{ udp::HEADER_LEN }>() else {
             return Err(short_header(view.fragment));
         };
+        let len = usize::from(be16(header, udp::LENGTH));
+        if len < udp::HEADER_LEN || (len > l4.len() && view.fragment.is_none()) {
+            return Err(DropReason::Malformed.into());
+        }
         view.src_port = be16(header, 0);
         view.dst_port = be16(header, 2);
     } else if protocol == A::ICMP {

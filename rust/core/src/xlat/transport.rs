@@ -1,9 +1,8 @@
 //! Transport headers: ports and checksums, the same work in every direction.
 
-use crate::stats::DropReason;
 use crate::tuple::Proto;
 use crate::wire::checksum::Sum;
-use crate::wire::{L4, Refusal, be16, put16, tcp, udp};
+use crate::wire::{L4, be16, put16, tcp, udp};
 
 /// The new ports of a TCP or UDP header and the difference that the addresses make.
 pub(super) struct Change {
@@ -48,18 +47,5 @@ pub(super) fn apply_quoted(change: &Change, l4: &mut [u8], proto: Proto) {
         }
         Proto::Tcp => change.apply(l4, L4::Tcp, false),
         _ => change.apply(l4, L4::Udp, false),
-    }
-}
-
-/// Bytes of the UDP datagram at the beginning of `l4`, by its own account.
-///
-/// # Errors
-/// A length that is less than the header's or more than there is.
-pub(super) fn udp_len(l4: &[u8]) -> Result<usize, Refusal> {
-    let len = usize::from(be16(l4, udp::LENGTH));
-    if (udp::HEADER_LEN..=l4.len()).contains(&len) {
-        Ok(len)
-    } else {
-        Err(DropReason::Malformed.into())
     }
 }
