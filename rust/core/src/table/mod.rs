@@ -1,5 +1,663 @@
 //! BIB and sessions in memory.
+//!
+//! A BIB entry is found through its IPv6 transport address (a keyed hash) or through its mask (an
+//! array indexed by address and port). Its first session lies in the same cache line; further ones
+//! have records of their own, found through a second hash keyed by entry and IPv4 endpoint. Each
+//! session stands in one list of a timing wheel. All memory is reserved at start and taken when it
+//! is first used; nothing moves.
 
+pub mod bib;
+mod bitset;
+mod changes;
+pub mod expiry;
+pub mod hash;
+mod index;
+mod merge;
+pub mod pool4;
 pub mod record;
+pub mod session;
 
+#[cfg(test)]
+mod tests;
+
+use alloc::vec::Vec;
+use core::net::{Ipv4Addr, Ipv6Addr};
+
+use bib::{Arena, Bib, bib_flag};
+use changes::Changes;
+use expiry::Wheel;
+use hash::Keys;
+use index::Index;
+use pool4::{Pool4, Wish};
+use session::{NIL, Session, SessionId, deadline, flag};
+
+pub use merge::Merge;
 pub use record::{BibRecord, Change, Learned, SessionKey, SessionRecord, State};
+
+use crate::config::{Globals, Pool4Entry};
+use crate::time::Time;
+use crate::tuple::{Endpoint4, Endpoint6, Proto};
+
+/// Static BIB entries that may be added while running, beyond `max-sessions`.
+const SPARE_BIBS: u32 = 4096;
+
+/// Lifetimes of sessions, in ms (RFC 6146 §4).
+#[derive(Clone, Copy, Debug)]
+pub struct Timeouts {
+    udp: u32,
+    icmp: u32,
+    tcp_est: u32,
+    tcp_trans: u32,
+}
+
+impl Timeouts {
+    /// The lifetime that a packet gives to a session of that protocol and state.
+    #[inline]
+    pub fn of(&self, proto: Proto, state: State) -> u32 {
+        match (proto, state) {
+            (Proto::Udp, _) => self.udp,
+            (Proto::Icmp, _) => self.icmp,
+            (Proto::Tcp, State::Established | State::V4FinRcv | State::V6FinRcv) => self.tcp_est,
+            (Proto::Tcp, _) => self.tcp_trans,
+        }
+    }
+}
+
+impl From<&Globals> for Timeouts {
+    fn from(global: &Globals) -> Self {
+        Self {
+            udp: global.udp_timeout,
+            icmp: global.icmp_timeout,
+            tcp_est: global.tcp_est_timeout,
+            tcp_trans: global.tcp_trans_timeout,
+        }
+    }
+}
+
+/// The table had no room for another session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Full;
+
+/// BIB, sessions, pool4 and timers.
+#[derive(Debug)]
+pub struct Table {
+    arena: Arena,
+    keys: Keys,
+    by_src6: Index,
+    by_dst4: Index,
+    pool4: Pool4,
+    wheel: Wheel,
+    timeouts: Timeouts,
+    changes: Changes,
+    max_sessions: u32,
+    sessions: u32,
+    bibs: u32,
+    /// The latest version of a session that was removed. A new one begins behind it, so that a
+    /// peer that still has the old one takes the new one for the newer.
+    clock: u32,
+    /// RFC 6056 §3.3.3's `next_ephemeral`.
+    next_ephemeral: u64,
+    /// Entries whose further sessions are yet to be swept, and where to go on.
+    dying: u32,
+    sweep_at: u32,
+}
+
+impl Table {
+    /// An empty table for `max_sessions` sessions.
+    pub fn new(
+        max_sessions: u32,
+        pool4: &[Pool4Entry],
+        timeouts: Timeouts,
+        secret: &[u8; 32],
+    ) -> Self {
+        let keys = Keys::new(secret);
+        Self {
+            arena: Arena::new(max_sessions + SPARE_BIBS),
+            by_src6: Index::new(max_sessions + SPARE_BIBS),
+            by_dst4: Index::new(max_sessions),
+            pool4: Pool4::new(pool4, &keys),
+            keys,
+            wheel: Wheel::default(),
+            timeouts,
+            changes: Changes::default(),
+            max_sessions,
+            sessions: 0,
+            bibs: 0,
+            clock: 0,
+            next_ephemeral: 0,
+            dying: 0,
+            sweep_at: 0,
+        }
+    }
+
+    /// Sessions in the table.
+    pub fn session_count(&self) -> u32 {
+        self.sessions
+    }
+
+    /// BIB entries in the table.
+    pub fn bib_count(&self) -> u32 {
+        self.bibs
+    }
+
+    /// Memory in use, in bytes; of the hash indexes what their fill makes resident at most.
+    pub fn bytes(&self) -> usize {
+        let resident = |index: &Index| index.bytes().min(index.len() as usize * 4096);
+        self.arena.bytes() + self.pool4.bytes() + resident(&self.by_src6) + resident(&self.by_dst4)
+    }
+
+    /// The lifetimes in force.
+    pub fn timeouts(&self) -> &Timeouts {
+        &self.timeouts
+    }
+
+    /// Other lifetimes from now on. Sessions keep the deadline that they have until their next
+    /// packet.
+    pub fn set_timeouts(&mut self, timeouts: Timeouts) {
+        self.timeouts = timeouts;
+    }
+
+    /// pool4, to be looked at.
+    pub fn pool4(&self) -> &Pool4 {
+        &self.pool4
+    }
+
+    // ---- Looking up ----
+
+    /// The tag under which the BIB entry of an IPv6 transport address stands in its index.
+    #[inline]
+    pub fn tag6(&self, proto: Proto, src6: u128, port6: u16) -> u32 {
+        self.keys.tag(src6, u64::from(port6) << 8 | proto as u64)
+    }
+
+    /// The slot that a tag most likely belongs to: begins to load the index.
+    #[inline]
+    pub fn guess6(&self, tag: u32) -> Option<u32> {
+        self.by_src6.guess(tag)
+    }
+
+    /// Whether the slot is that transport address' entry: begins to load the record.
+    #[inline]
+    pub fn is_src6(&self, slot: u32, proto: Proto, src6: u128, port6: u16) -> bool {
+        self.arena.bib(slot).has_src6(proto, src6, port6)
+    }
+
+    /// The BIB entry of an IPv6 transport address of which the tag is known.
+    #[inline]
+    pub fn find6_tagged(&self, tag: u32, proto: Proto, src6: u128, port6: u16) -> Option<u32> {
+        self.by_src6.find(tag, |slot| self.arena.bib(slot).has_src6(proto, src6, port6))
+    }
+
+    /// The BIB entry of an IPv6 transport address.
+    #[inline]
+    pub fn find6(&self, proto: Proto, src6: u128, port6: u16) -> Option<u32> {
+        self.find6_tagged(self.tag6(proto, src6, port6), proto, src6, port6)
+    }
+
+    /// The BIB entry of a mask.
+    #[inline]
+    pub fn find4(&self, proto: Proto, src4: u32, port4: u16) -> Option<u32> {
+        self.pool4.owner(proto, src4, port4)
+    }
+
+    /// A BIB entry.
+    #[inline]
+    pub fn bib(&self, slot: u32) -> &Bib {
+        self.arena.bib(slot)
+    }
+
+    /// A session.
+    #[inline]
+    pub fn session(&self, id: SessionId) -> &Session {
+        self.arena.session(id)
+    }
+
+    #[inline]
+    fn tag_session(&self, bib: u32, dst4: u32, dst_port: u16) -> u32 {
+        self.keys.tag(u128::from(bib) << 64 | u128::from(dst4), 1 << 32 | u64::from(dst_port))
+    }
+
+    /// The session of a BIB entry with an IPv4 endpoint.
+    #[inline]
+    pub fn find_session(&self, slot: u32, dst4: u32, dst_port: u16) -> Option<SessionId> {
+        let bib = self.arena.bib(slot);
+        let first = &bib.first;
+        if first.dst4 == dst4 && first.dst_port == dst_port && first.is_live() {
+            return Some(SessionId::inline(slot));
+        }
+        if bib.sessions <= u32::from(first.is_live()) {
+            return None;
+        }
+        let found = self.by_dst4.find(self.tag_session(slot, dst4, dst_port), |n| {
+            let id = SessionId::overflow(n);
+            let session = self.arena.session(id);
+            session.dst4 == dst4 && session.dst_port == dst_port && self.arena.bib_of(id) == slot
+        });
+        found.map(SessionId::overflow)
+    }
+
+    // ---- Making and ending ----
+
+    /// Whether another session fits.
+    pub fn has_room(&self) -> bool {
+        self.sessions < self.max_sessions
+    }
+
+    /// A transport address for a new mapping, not taken yet (RFC 6146 §3.5.1.1).
+    pub fn choose_mask(
+        &mut self,
+        proto: Proto,
+        src6: u128,
+        port6: u16,
+        dst: Endpoint4,
+        f_args: u8,
+    ) -> Option<Endpoint4> {
+        let (high, low) = ((src6 >> 64) as u64, src6 as u64);
+        let node = self.keys.prf(&[high, low]);
+        let pick = |bit: u8, value: u64| if f_args & bit != 0 { value } else { 0 };
+        let f = self.keys.prf(&[
+            pick(8, high),
+            pick(8, low),
+            pick(4, u64::from(port6)),
+            pick(2, u64::from(dst.addr.to_bits())),
+            pick(1, u64::from(dst.port)),
+        ]);
+        let wish = Wish { node, offset: f.wrapping_add(self.next_ephemeral), port: port6 };
+        let mask = self.pool4.choose(proto, &wish)?;
+        self.next_ephemeral = self.next_ephemeral.wrapping_add(1);
+        Some(mask)
+    }
+
+    /// Makes a BIB entry. Neither address has one; the mask is in pool4.
+    ///
+    /// # Errors
+    /// All slots are taken, or the mask isn't in pool4.
+    pub fn create_bib(
+        &mut self,
+        proto: Proto,
+        src6: Endpoint6,
+        src4: Endpoint4,
+        is_static: bool,
+    ) -> Result<u32, Full> {
+        let (address6, address4) = (src6.addr.to_bits(), src4.addr.to_bits());
+        let mut bib = Bib::new(proto, address6, src6.port, address4, src4.port);
+        if is_static {
+            bib.flags |= bib_flag::STATIC;
+        }
+        let slot = self.arena.add_bib(bib).ok_or(Full)?;
+        if !self.pool4.claim(proto, address4, src4.port, slot) {
+            self.arena.free_bib(slot);
+            return Err(Full);
+        }
+        self.by_src6.insert(self.tag6(proto, address6, src6.port), slot);
+        self.bibs += 1;
+        Ok(slot)
+    }
+
+    /// Makes a session, which the BIB entry doesn't have, on behalf of traffic.
+    ///
+    /// # Errors
+    /// The table holds as many as it may. A dynamic BIB entry that this leaves without sessions
+    /// is the caller's to remove.
+    pub fn create_session(
+        &mut self,
+        now: Time,
+        slot: u32,
+        dst4: u32,
+        dst_port: u16,
+        state: State,
+    ) -> Result<SessionId, Full> {
+        let lifetime = self.timeouts.of(self.arena.bib(slot).proto(), state);
+        let mut session = Session::new(dst4, dst_port, state, deadline(now, lifetime), self.clock);
+        session.flags |= flag::LOCAL;
+        let id = self.insert_session(now, slot, session)?;
+        self.mark_changed(id);
+        Ok(id)
+    }
+
+    fn insert_session(
+        &mut self,
+        now: Time,
+        slot: u32,
+        session: Session,
+    ) -> Result<SessionId, Full> {
+        if !self.has_room() {
+            return Err(Full);
+        }
+        let bib = self.arena.bib_mut(slot);
+        let id = if bib.first.is_live() {
+            let (dst4, dst_port) = (session.dst4, session.dst_port);
+            let id = self.arena.add_overflow(session, slot).ok_or(Full)?;
+            let tag = self.tag_session(slot, dst4, dst_port);
+            self.by_dst4.insert(tag, id.overflow_slot().unwrap_or(NIL));
+            id
+        } else {
+            bib.first = session;
+            SessionId::inline(slot)
+        };
+        self.arena.bib_mut(slot).sessions += 1;
+        self.sessions += 1;
+        self.arm(now, id);
+        Ok(id)
+    }
+
+    /// Ends a session, and its BIB entry if that is dynamic and has no other.
+    pub fn remove_session(&mut self, id: SessionId) {
+        let slot = self.arena.bib_of(id);
+        let session = *self.arena.session(id);
+        if session.prev != NIL {
+            self.wheel.remove(&mut self.arena, id);
+        }
+        let mut version = session.version;
+        if self.changes.tracked && session.flags & flag::LOCAL != 0 {
+            version = version.wrapping_add(1);
+            let key = self.key_of(slot, &session);
+            self.changes.push_removed(key, version);
+        }
+        if is_newer(version, self.clock) {
+            self.clock = version;
+        }
+        if let Some(n) = id.overflow_slot() {
+            self.by_dst4.remove(self.tag_session(slot, session.dst4, session.dst_port), n);
+        }
+        self.arena.free_session(id);
+        self.sessions -= 1;
+        let bib = self.arena.bib_mut(slot);
+        bib.sessions -= 1;
+        if bib.sessions == 0 {
+            if bib.flags & bib_flag::DYING != 0 {
+                self.dying -= 1;
+                self.arena.free_bib(slot);
+            } else if !bib.is_static() {
+                self.remove_bib(slot);
+            }
+        }
+    }
+
+    /// Removes a BIB entry and its sessions. Those beyond the first can't be found any more, and
+    /// go when [`Table::sweep`] comes along.
+    pub fn remove_bib(&mut self, slot: u32) {
+        let bib = *self.arena.bib(slot);
+        let proto = bib.proto();
+        self.by_src6.remove(self.tag6(proto, bib.src6, bib.port6), slot);
+        self.pool4.release(proto, bib.src4, bib.port4);
+        self.bibs -= 1;
+        self.bury(slot);
+    }
+
+    /// What is left of a BIB entry that the indexes don't know any more.
+    fn bury(&mut self, slot: u32) {
+        let bib = self.arena.bib_mut(slot);
+        if bib.sessions == 0 {
+            self.arena.free_bib(slot);
+            return;
+        }
+        bib.flags = bib_flag::DYING;
+        self.dying += 1;
+        if bib.first.is_live() {
+            self.remove_session(SessionId::inline(slot));
+        }
+    }
+
+    /// Ends sessions of removed BIB entries, looking at `budget` records at most.
+    pub fn sweep(&mut self, budget: usize) {
+        for _ in 0..budget {
+            if self.dying == 0 {
+                return;
+            }
+            if self.sweep_at >= self.arena.overflow_slots() {
+                self.sweep_at = 0;
+            }
+            let id = SessionId::overflow(self.sweep_at);
+            self.sweep_at += 1;
+            if self.arena.session(id).is_live()
+                && self.arena.bib(self.arena.bib_of(id)).flags & bib_flag::DYING != 0
+            {
+                self.remove_session(id);
+            }
+        }
+    }
+
+    /// Whether [`Table::sweep`] has something to do.
+    pub fn needs_sweep(&self) -> bool {
+        self.dying > 0
+    }
+
+    /// Takes other entries for pool4 instead of the present ones. BIB entries outside of them
+    /// end, with their sessions.
+    pub fn replace_pool4(&mut self, entries: &[Pool4Entry]) {
+        let mut evicted = Vec::new();
+        self.pool4.replace(entries, &mut |slot| evicted.push(slot));
+        for slot in evicted {
+            let bib = *self.arena.bib(slot);
+            self.by_src6.remove(self.tag6(bib.proto(), bib.src6, bib.port6), slot);
+            self.bibs -= 1;
+            self.bury(slot);
+        }
+    }
+
+    // ---- Life ----
+
+    /// A packet was seen: the session lives for `lifetime_ms` from now.
+    #[inline]
+    pub fn refresh(&mut self, now: Time, id: SessionId, lifetime_ms: u32) {
+        let session = self.arena.session_mut(id);
+        session.deadline = deadline(now, lifetime_ms);
+        let before = session.flags;
+        session.flags |= flag::TOUCHED | flag::LOCAL;
+        if before & flag::IDLE != 0 {
+            session.flags &= !flag::IDLE;
+            self.mark_changed(id);
+            self.arm(now, id);
+        }
+    }
+
+    /// Changes the TCP state and gives the session `lifetime_ms` from now.
+    pub fn change_state(&mut self, now: Time, id: SessionId, state: State, lifetime_ms: u32) {
+        let session = self.arena.session_mut(id);
+        let earlier = lifetime_ms < session.remaining_ms(now);
+        session.set_state(state);
+        session.deadline = deadline(now, lifetime_ms);
+        let idle = session.flags & flag::IDLE != 0;
+        session.flags = session.flags & !flag::IDLE | flag::TOUCHED | flag::LOCAL;
+        if earlier || idle || session.prev == NIL {
+            self.arm(now, id);
+        }
+        self.mark_changed(id);
+    }
+
+    /// Has the wheel look at the session when it ends. If peers have to be told that it goes on,
+    /// also a quarter of its timeout after its last packet: until then their copies' slack covers
+    /// whatever comes. After that the next packet is told at once.
+    fn arm(&mut self, now: Time, id: SessionId) {
+        let slot = self.arena.bib_of(id);
+        let session = *self.arena.session(id);
+        let remaining = session.remaining_ms(now);
+        let mut delay = remaining;
+        if self.changes.tracked {
+            let timeout = self.timeouts.of(self.arena.bib(slot).proto(), session.state());
+            // The wheel is late by up to a tick; the slack isn't.
+            let covered = remaining.saturating_sub(timeout - timeout / 4 + expiry::TICK_MS as u32);
+            if covered == 0 {
+                self.arena.session_mut(id).flags |= flag::IDLE;
+            } else {
+                delay = covered;
+            }
+        }
+        if session.prev != NIL {
+            self.wheel.remove(&mut self.arena, id);
+        }
+        self.wheel.insert(&mut self.arena, id, now, delay);
+    }
+
+    /// Peers have to be told of the session.
+    fn mark_changed(&mut self, id: SessionId) {
+        if !self.changes.tracked {
+            return;
+        }
+        let session = self.arena.session_mut(id);
+        if session.flags & flag::DIRTY != 0 {
+            return;
+        }
+        session.flags |= flag::DIRTY;
+        session.version = session.version.wrapping_add(1);
+        let version = session.version;
+        self.note_version(id, version);
+        self.changes.push_dirty(&self.arena, id, self.sessions);
+    }
+
+    fn note_version(&mut self, id: SessionId, version: u32) {
+        let slot = self.arena.bib_of(id);
+        let bib = self.arena.bib_mut(slot);
+        if bib.sessions <= 1 || is_newer(version, bib.newest) {
+            bib.newest = version;
+        }
+    }
+
+    /// A session whose lifetime is over. Visits whatever else the wheel has due, `budget` sessions
+    /// at most. The caller ends the session or changes its state.
+    pub fn pop_expired(&mut self, now: Time, budget: &mut usize) -> Option<SessionId> {
+        while *budget > 0 {
+            *budget -= 1;
+            let id = self.wheel.pop_due(&mut self.arena, now)?;
+            if !self.arena.bib(self.arena.bib_of(id)).is_live() {
+                self.remove_session(id);
+                continue;
+            }
+            let session = self.arena.session_mut(id);
+            if session.remaining_ms(now) == 0 {
+                return Some(id);
+            }
+            if session.flags & flag::TOUCHED != 0 {
+                self.mark_changed(id);
+            }
+            self.arm(now, id);
+        }
+        None
+    }
+
+    /// When [`Table::pop_expired`] has something to do.
+    pub fn next_due(&self) -> Option<Time> {
+        self.wheel.next_due()
+    }
+
+    // ---- Telling ----
+
+    /// Whether changes are collected for peers.
+    pub fn track_changes(&mut self, on: bool) {
+        self.changes.tracked = on;
+        if !on {
+            self.changes.clear(&mut self.arena);
+        }
+    }
+
+    /// Whether [`Table::pop_change`] has something.
+    pub fn changes_pending(&self) -> bool {
+        self.changes.pending()
+    }
+
+    /// The next thing that peers have to be told; removals first.
+    pub fn pop_change(&mut self, now: Time) -> Option<Change> {
+        if let Some((key, version)) = self.changes.pop_removed() {
+            return Some(Change::Remove(key, version));
+        }
+        let id = loop {
+            let id = self.changes.pop_dirty(&self.arena)?;
+            self.arena.session_mut(id).flags &= !(flag::DIRTY | flag::TOUCHED);
+            // The end of a session that waits to be swept is told then.
+            if self.arena.bib(self.arena.bib_of(id)).is_live() {
+                break id;
+            }
+        };
+        let mut record = self.record_of(now, id);
+        let slack = self.timeouts.of(record.key.proto, record.state) / 4;
+        record.lifetime_ms = record.lifetime_ms.saturating_add(slack);
+        Some(Change::Upsert(record))
+    }
+
+    fn key_of(&self, slot: u32, session: &Session) -> SessionKey {
+        let bib = self.arena.bib(slot);
+        SessionKey {
+            proto: bib.proto(),
+            src6: src6_of(bib),
+            src4: src4_of(bib),
+            dst4: Endpoint4 { addr: Ipv4Addr::from_bits(session.dst4), port: session.dst_port },
+        }
+    }
+
+    fn record_of(&self, now: Time, id: SessionId) -> SessionRecord {
+        let session = self.arena.session(id);
+        SessionRecord {
+            key: self.key_of(self.arena.bib_of(id), session),
+            state: session.state(),
+            lifetime_ms: session.remaining_ms(now),
+            version: session.version,
+        }
+    }
+
+    /// See [`crate::nat64::Nat64::scan`].
+    pub fn scan(
+        &self,
+        now: Time,
+        cursor: u32,
+        budget: usize,
+        f: &mut dyn FnMut(SessionRecord),
+    ) -> Option<u32> {
+        let mut id = SessionId::from_raw(cursor);
+        for _ in 0..budget {
+            let (at, slots) = match id.overflow_slot() {
+                None => (id.raw(), self.arena.bib_slots()),
+                Some(n) => (n, self.arena.overflow_slots()),
+            };
+            if at >= slots {
+                if id.overflow_slot().is_some() {
+                    return None;
+                }
+                id = SessionId::overflow(0);
+                continue;
+            }
+            if self.arena.session(id).is_live() && self.arena.bib(self.arena.bib_of(id)).is_live() {
+                f(self.record_of(now, id));
+            }
+            id = SessionId::from_raw(id.raw() + 1);
+        }
+        Some(id.raw())
+    }
+
+    /// See [`crate::nat64::Nat64::bib_scan`].
+    pub fn bib_scan(
+        &self,
+        cursor: u32,
+        budget: usize,
+        f: &mut dyn FnMut(BibRecord),
+    ) -> Option<u32> {
+        let slots = self.arena.bib_slots();
+        let end = slots.min(cursor.saturating_add(u32::try_from(budget).unwrap_or(u32::MAX)));
+        for slot in cursor..end {
+            let bib = self.arena.bib(slot);
+            if bib.is_live() {
+                f(BibRecord {
+                    proto: bib.proto(),
+                    src6: src6_of(bib),
+                    src4: src4_of(bib),
+                    is_static: bib.is_static(),
+                    sessions: bib.sessions,
+                });
+            }
+        }
+        (end < slots).then_some(end)
+    }
+}
+
+/// Whether version `a` comes after `b`, modulo 2^32.
+fn is_newer(a: u32, b: u32) -> bool {
+    a.wrapping_sub(b) as i32 > 0
+}
+
+fn src6_of(bib: &Bib) -> Endpoint6 {
+    Endpoint6 { addr: Ipv6Addr::from_bits(bib.src6), port: bib.port6 }
+}
+
+fn src4_of(bib: &Bib) -> Endpoint4 {
+    Endpoint4 { addr: Ipv4Addr::from_bits(bib.src4), port: bib.port4 }
+}

@@ -1,0 +1,188 @@
+//! Sessions that peers tell of.
+//!
+//! Of two copies of a session the one with the later version is the newer; copies of the same
+//! version are joined in the lattice of TCP states, and the longer lifetime counts. Mappings that
+//! exclude each other are ordered by the latest version of their sessions, then by their
+//! addresses. So the order in which nodes hear of sessions makes no difference.
+
+use super::bib::Bib;
+use super::record::{Learned, SessionKey, SessionRecord, State};
+use super::session::{Session, SessionId, deadline, flag};
+use super::{Table, is_newer};
+use crate::time::Time;
+use crate::tuple::Proto;
+
+/// What became of a peer's session, and whether a mapping of ours stood against it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Merge {
+    /// What became of it.
+    pub learned: Learned,
+    /// A mapping excludes it: that is gone if the session was applied, else the session is.
+    pub collided: bool,
+}
+
+impl From<Learned> for Merge {
+    fn from(learned: Learned) -> Self {
+        Self { learned, collided: learned == Learned::Collision }
+    }
+}
+
+impl Table {
+    /// Merges a peer's session.
+    pub fn learn(&mut self, now: Time, record: &SessionRecord) -> Merge {
+        let key = &record.key;
+        let (src6, src4) = (key.src6.addr.to_bits(), key.src4.addr.to_bits());
+        if !self.is_plausible(record) {
+            return Learned::Rejected.into();
+        }
+        let longest = self.timeouts.of(key.proto, record.state);
+        let lifetime = record.lifetime_ms.min(longest.saturating_add(longest / 4));
+
+        let by6 = self.find6(key.proto, src6, key.src6.port);
+        let by4 = self.find4(key.proto, src4, key.src4.port);
+        if let (Some(slot), Some(same)) = (by6, by4)
+            && slot == same
+        {
+            let dst = (key.dst4.addr.to_bits(), key.dst4.port);
+            return match self.find_session(slot, dst.0, dst.1) {
+                Some(id) => self.merge_session(now, id, record, lifetime).into(),
+                None => self.adopt(now, slot, record, lifetime).into(),
+            };
+        }
+        let rivals = [by6, by4];
+        let yields = |slot: &u32| self.yields(self.bib(*slot), record);
+        if !rivals.iter().flatten().all(yields) {
+            return Learned::Collision.into();
+        }
+        if !self.has_room() && rivals == [None, None] {
+            return Learned::Full.into();
+        }
+        for slot in rivals.into_iter().flatten() {
+            self.remove_bib(slot);
+        }
+        let collided = rivals != [None, None];
+        let learned = match self.create_bib(key.proto, key.src6, key.src4, false) {
+            Ok(slot) => self.adopt(now, slot, record, lifetime),
+            Err(_) => Learned::Full,
+        };
+        Merge { learned, collided }
+    }
+
+    /// Merges a peer's removal. False if there is no such session, or a version of it that the
+    /// peer didn't know: whoever refreshes a session prevails over who ends it.
+    pub fn unlearn(&mut self, key: &SessionKey, version: u32) -> bool {
+        let found = self
+            .find6(key.proto, key.src6.addr.to_bits(), key.src6.port)
+            .filter(|&slot| super::src4_of(self.bib(slot)) == key.src4)
+            .and_then(|slot| self.find_session(slot, key.dst4.addr.to_bits(), key.dst4.port));
+        let Some(id) = found else { return false };
+        let session = self.arena.session_mut(id);
+        if !is_newer(version, session.version) {
+            return false;
+        }
+        // The peer tells everybody; its version is what a new session has to exceed.
+        session.flags &= !flag::LOCAL;
+        session.version = version;
+        self.remove_session(id);
+        true
+    }
+
+    /// Whether the session could have come from a table like ours.
+    fn is_plausible(&self, record: &SessionRecord) -> bool {
+        let key = &record.key;
+        record.lifetime_ms > 0
+            && (key.proto == Proto::Tcp || record.state == State::Established)
+            && (key.proto != Proto::Icmp || key.dst4.port == key.src4.port)
+            && self.pool4.contains(key.proto, key.src4.addr.to_bits(), key.src4.port)
+    }
+
+    /// Whether the mapping has to make room for the record's.
+    fn yields(&self, bib: &Bib, record: &SessionRecord) -> bool {
+        if bib.is_static() {
+            return false;
+        }
+        if bib.newest != record.version {
+            return is_newer(record.version, bib.newest);
+        }
+        let ours = (super::src6_of(bib), super::src4_of(bib));
+        (record.key.src6, record.key.src4) < ours
+    }
+
+    fn adopt(&mut self, now: Time, slot: u32, record: &SessionRecord, lifetime: u32) -> Learned {
+        let dst = &record.key.dst4;
+        let mut session = Session::new(
+            dst.addr.to_bits(),
+            dst.port,
+            record.state,
+            deadline(now, lifetime),
+            record.version,
+        );
+        // The first packet that comes here is news to the peers.
+        session.flags |= flag::IDLE;
+        match self.insert_session(now, slot, session) {
+            Ok(id) => {
+                self.note_version(id, record.version);
+                Learned::Applied
+            }
+            Err(_) => {
+                if self.bib(slot).sessions == 0 && !self.bib(slot).is_static() {
+                    self.remove_bib(slot);
+                }
+                Learned::Full
+            }
+        }
+    }
+
+    fn merge_session(
+        &mut self,
+        now: Time,
+        id: SessionId,
+        record: &SessionRecord,
+        lifetime: u32,
+    ) -> Learned {
+        let session = self.arena.session_mut(id);
+        if is_newer(session.version, record.version) {
+            return Learned::Stale;
+        }
+        let newer = is_newer(record.version, session.version);
+        let state = if newer { record.state } else { join(session.state(), record.state) };
+        let before = (session.state(), session.remaining_ms(now));
+        // A newer state brings its own lifetime, which may be shorter; else the longer counts.
+        let keeps_state = state == before.0 || !newer;
+        let lifetime = if keeps_state { lifetime.max(before.1) } else { lifetime };
+        if !newer && (state, lifetime) == before {
+            return Learned::Unchanged;
+        }
+        session.set_state(state);
+        session.deadline = deadline(now, lifetime);
+        if newer {
+            session.version = record.version;
+            session.flags &= !(flag::LOCAL | flag::DIRTY | flag::TOUCHED);
+            session.flags |= flag::IDLE;
+            self.note_version(id, record.version);
+        }
+        if lifetime < before.1 {
+            self.arm(now, id);
+        }
+        Learned::Applied
+    }
+}
+
+/// The least state that is as far as both. Below ESTABLISHED stand V4 INIT, V6 INIT and TRANS,
+/// none before another; above it the two FIN states, and above those the last.
+fn join(a: State, b: State) -> State {
+    use State::*;
+    let level = |state| match state {
+        V4Init | V6Init | Trans => 0,
+        Established => 1,
+        V4FinRcv | V6FinRcv => 2,
+        V4FinV6FinRcv => 3,
+    };
+    match level(a).cmp(&level(b)) {
+        core::cmp::Ordering::Less => b,
+        core::cmp::Ordering::Greater => a,
+        core::cmp::Ordering::Equal if a == b => a,
+        core::cmp::Ordering::Equal if level(a) == 0 => Established,
+        core::cmp::Ordering::Equal => V4FinV6FinRcv,
+    }
+}

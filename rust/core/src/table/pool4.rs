@@ -1,0 +1,436 @@
+//! pool4: which transport addresses are ours, whose they are, and which to give away next.
+
+use alloc::vec::Vec;
+use core::net::Ipv4Addr;
+
+use super::bitset::BitSet;
+use super::hash::Keys;
+use super::index::Index;
+use crate::addr::PortRange;
+use crate::config::Pool4Entry;
+use crate::tuple::{Endpoint4, Proto};
+
+/// What a new mapping would like to have.
+#[derive(Clone, Copy, Debug)]
+pub struct Wish {
+    /// Hash of the IPv6 address: one node's mappings share an IPv4 address (RFC 6888 REQ-2).
+    pub node: u64,
+    /// Where among an address' ports the search starts (RFC 6056 §3.3.3).
+    pub offset: u64,
+    /// The IPv6 node's own port, of which range and parity are kept if possible
+    /// (RFC 6146 §3.5.1.1).
+    pub port: u16,
+}
+
+/// The ports of one address for one protocol.
+#[derive(Debug, Default)]
+struct Space {
+    /// Index into `Pool4::ranges`.
+    ranges: u32,
+    /// Position among its protocol's addresses.
+    member: u32,
+    /// The lowest port, less one if that is odd.
+    base: u16,
+    /// BIB slot + 1 of each port from `base` on, 0 for none. Empty until the first use.
+    slots: Vec<u32>,
+    /// Free ports, even and odd apart: number `n` is port `base + 2 n (+ 1)`.
+    free: [BitSet; 2],
+}
+
+/// The addresses that a protocol may use.
+#[derive(Debug, Default)]
+struct Group {
+    /// Their positions in `Pool4::addresses`.
+    members: Vec<u32>,
+    /// Those (by position in `members`) that have a free port.
+    roomy: BitSet,
+}
+
+/// pool4. For each protocol the entries' union counts: entries may overlap.
+#[derive(Debug)]
+pub struct Pool4 {
+    keys: Keys,
+    addresses: Vec<u32>,
+    by_address: Index,
+    /// Distinct lists of sorted, disjoint ranges; the first is empty.
+    ranges: Vec<Vec<PortRange>>,
+    /// Three for each address, in the order of the protocols' numbers.
+    spaces: Vec<Space>,
+    groups: [Group; 3],
+}
+
+impl Pool4 {
+    /// The pool of these entries, all free.
+    pub fn new(entries: &[Pool4Entry], keys: &Keys) -> Self {
+        let mut addresses: Vec<u32> = entries
+            .iter()
+            .flat_map(|entry| {
+                let first = entry.prefix.first().to_bits();
+                (0..entry.prefix.count()).map(move |n| first.wrapping_add(n as u32))
+            })
+            .collect();
+        addresses.sort_unstable();
+        addresses.dedup();
+        let mut by_address = Index::new(addresses.len() as u32);
+        for (n, &address) in addresses.iter().enumerate() {
+            by_address.insert(keys.tag(u128::from(address), 0), n as u32);
+        }
+        let mut pool = Self {
+            keys: keys.clone(),
+            by_address,
+            ranges: alloc::vec![Vec::new()],
+            spaces: Vec::with_capacity(addresses.len() * 3),
+            groups: Default::default(),
+            addresses,
+        };
+        pool.add_spaces(entries);
+        for (proto, group) in pool.groups.iter_mut().enumerate() {
+            group.roomy = BitSet::new(group.members.len());
+            group.roomy.insert_range(0, group.members.len());
+            for (member, &address) in group.members.iter().enumerate() {
+                pool.spaces[address as usize * 3 + proto].member = member as u32;
+            }
+        }
+        pool
+    }
+
+    fn add_spaces(&mut self, entries: &[Pool4Entry]) {
+        for n in 0..self.addresses.len() {
+            let address = Ipv4Addr::from_bits(self.addresses[n]);
+            for proto in Proto::ALL {
+                let list = merged_ranges(entries, address, proto);
+                let ranges = self.ranges.iter().position(|known| *known == list);
+                let ranges = ranges.unwrap_or_else(|| {
+                    self.ranges.push(list);
+                    self.ranges.len() - 1
+                });
+                let base = self.ranges[ranges].first().map_or(0, |range| range.min & !1);
+                if ranges != 0 {
+                    self.groups[proto as usize].members.push(n as u32);
+                }
+                self.spaces.push(Space { ranges: ranges as u32, base, ..Space::default() });
+            }
+        }
+    }
+
+    #[inline]
+    fn space(&self, proto: Proto, address: u32) -> Option<usize> {
+        let found = match self.addresses[..] {
+            [only] => (only == address).then_some(0),
+            _ => self.by_address.find(self.keys.tag(u128::from(address), 0), |n| {
+                self.addresses[n as usize] == address
+            }),
+        };
+        found.map(|n| n as usize * 3 + proto as usize)
+    }
+
+    /// Whether the transport address is in the pool.
+    #[inline]
+    pub fn contains(&self, proto: Proto, address: u32, port: u16) -> bool {
+        self.space(proto, address).is_some_and(|n| self.allows(&self.spaces[n], port))
+    }
+
+    fn allows(&self, space: &Space, port: u16) -> bool {
+        self.ranges[space.ranges as usize].iter().any(|range| range.contains(port))
+    }
+
+    /// The slot of the BIB entry that has the transport address.
+    #[inline]
+    pub fn owner(&self, proto: Proto, address: u32, port: u16) -> Option<u32> {
+        let space = &self.spaces[self.space(proto, address)?];
+        let offset = port.checked_sub(space.base)?;
+        space.slots.get(usize::from(offset))?.checked_sub(1)
+    }
+
+    /// Gives a transport address of the pool, which nobody has, to the BIB entry of that slot.
+    /// False if it isn't in the pool.
+    pub fn claim(&mut self, proto: Proto, address: u32, port: u16, slot: u32) -> bool {
+        let Some(n) = self.space(proto, address) else { return false };
+        if !self.allows(&self.spaces[n], port) {
+            return false;
+        }
+        self.materialise(n);
+        let space = &mut self.spaces[n];
+        let offset = port - space.base;
+        space.slots[usize::from(offset)] = slot + 1;
+        space.free[usize::from(port & 1)].remove(usize::from(offset / 2));
+        if space.free.iter().all(|free| free.count() == 0) {
+            self.groups[proto as usize].roomy.remove(space.member as usize);
+        }
+        true
+    }
+
+    /// Takes a transport address back.
+    pub fn release(&mut self, proto: Proto, address: u32, port: u16) {
+        let Some(n) = self.space(proto, address) else { return };
+        let allowed = self.allows(&self.spaces[n], port);
+        let space = &mut self.spaces[n];
+        let Some(offset) = port.checked_sub(space.base) else { return };
+        let Some(place) = space.slots.get_mut(usize::from(offset)) else { return };
+        *place = 0;
+        if allowed {
+            space.free[usize::from(port & 1)].insert(usize::from(offset / 2));
+            self.groups[proto as usize].roomy.insert(space.member as usize);
+        }
+    }
+
+    /// A free transport address for the wish, or None if the protocol has none left. The address
+    /// follows from the IPv6 node as long as it has a free port; range and parity of the port are
+    /// kept if that address can.
+    pub fn choose(&mut self, proto: Proto, wish: &Wish) -> Option<Endpoint4> {
+        let group = &self.groups[proto as usize];
+        let members = group.members.len();
+        let home = ((u128::from(wish.node) * members as u128) >> 64) as usize;
+        let member = group.roomy.next_around(0, home, members)?;
+        let address = group.members[member] as usize;
+        let n = address * 3 + proto as usize;
+        self.materialise(n);
+        let port = self.spaces[n].choose(proto, wish)?;
+        Some(Endpoint4 { addr: Ipv4Addr::from_bits(self.addresses[address]), port })
+    }
+
+    /// Makes the memory of a space on its first use.
+    fn materialise(&mut self, n: usize) {
+        let space = &mut self.spaces[n];
+        let list = &self.ranges[space.ranges as usize];
+        let Some(last) = list.last() else { return };
+        if !space.slots.is_empty() {
+            return;
+        }
+        let len = usize::from(last.max - space.base) + 1;
+        space.slots = alloc::vec![0; len];
+        for (parity, free) in space.free.iter_mut().enumerate() {
+            *free = BitSet::new(len.div_ceil(2));
+            for range in list {
+                let (from, to) = numbers(space.base, parity, *range);
+                free.insert_range(from, to);
+            }
+        }
+    }
+
+    /// Takes the entries instead of the present ones. BIB entries whose transport address is in
+    /// both keep it; `evict` gets the slots of the others.
+    pub fn replace(&mut self, entries: &[Pool4Entry], evict: &mut dyn FnMut(u32)) {
+        let mut old = core::mem::replace(self, Self::new(entries, &self.keys));
+        for (n, space) in old.spaces.iter_mut().enumerate() {
+            if space.slots.is_empty() {
+                continue;
+            }
+            let (address, proto) = (old.addresses[n / 3], Proto::ALL[n % 3]);
+            let same = self.space(proto, address).filter(|&now| {
+                self.ranges[self.spaces[now].ranges as usize] == old.ranges[space.ranges as usize]
+            });
+            if let Some(now) = same {
+                self.spaces[now].slots = core::mem::take(&mut space.slots);
+                self.spaces[now].free = core::mem::take(&mut space.free);
+                if self.spaces[now].free.iter().all(|free| free.count() == 0) {
+                    let member = self.spaces[now].member as usize;
+                    self.groups[proto as usize].roomy.remove(member);
+                }
+                continue;
+            }
+            for (offset, &slot) in space.slots.iter().enumerate() {
+                let port = space.base.wrapping_add(offset as u16);
+                if slot != 0 && !self.claim(proto, address, port, slot - 1) {
+                    evict(slot - 1);
+                }
+            }
+        }
+    }
+
+    /// Bytes in use.
+    pub fn bytes(&self) -> usize {
+        let spaces: usize = self.spaces.iter().map(|s| s.slots.len() * 4 + s.slots.len() / 8).sum();
+        spaces + self.spaces.len() * size_of::<Space>() + self.by_address.bytes()
+    }
+}
+
+impl Space {
+    fn choose(&self, proto: Proto, wish: &Wish) -> Option<u16> {
+        const LOW: PortRange = PortRange { min: 0, max: 1023 };
+        const HIGH: PortRange = PortRange { min: 1024, max: u16::MAX };
+        let parity = usize::from(wish.port & 1);
+        if proto == Proto::Icmp {
+            let parity = (wish.offset & 1) as usize;
+            return self
+                .find(parity, PortRange::ALL, wish.offset >> 1)
+                .or_else(|| self.find(parity ^ 1, PortRange::ALL, wish.offset >> 1));
+        }
+        let (like, unlike) = if LOW.contains(wish.port) { (LOW, HIGH) } else { (HIGH, LOW) };
+        [(parity, like), (parity ^ 1, like), (parity, unlike), (parity ^ 1, unlike)]
+            .into_iter()
+            .find_map(|(parity, range)| self.find(parity, range, wish.offset))
+    }
+
+    /// A free port of that parity and range, the first from `offset` on.
+    fn find(&self, parity: usize, range: PortRange, offset: u64) -> Option<u16> {
+        let free = &self.free[parity];
+        if free.count() == 0 {
+            return None;
+        }
+        let (from, to) = numbers(self.base, parity, range);
+        let to = to.min(self.slots.len().div_ceil(2));
+        if from >= to {
+            return None;
+        }
+        let start = from + (offset % (to - from) as u64) as usize;
+        let number = free.next_around(from, start, to)?;
+        Some(self.base + (number * 2 + parity) as u16)
+    }
+}
+
+/// The numbers that ports of a parity in a range have in [`Space::free`]: from, to (excluded).
+fn numbers(base: u16, parity: usize, range: PortRange) -> (usize, usize) {
+    let zero = usize::from(base) + parity;
+    let from = usize::from(range.min).saturating_sub(zero).div_ceil(2);
+    let to = (usize::from(range.max) + 2).saturating_sub(zero) / 2;
+    (from, to)
+}
+
+/// The ports that the entries give to an address, sorted and disjoint. Port 0 is none, but an
+/// identifier.
+fn merged_ranges(entries: &[Pool4Entry], address: Ipv4Addr, proto: Proto) -> Vec<PortRange> {
+    let min = u16::from(proto != Proto::Icmp);
+    let mut list: Vec<PortRange> = entries
+        .iter()
+        .filter(|e| e.protocol.is_none_or(|p| p == proto) && e.prefix.contains(address))
+        .filter(|e| e.ports.max >= min)
+        .map(|e| PortRange { min: e.ports.min.max(min), max: e.ports.max })
+        .collect();
+    list.sort_unstable_by_key(|range| range.min);
+    list.dedup_by(|later, earlier| {
+        let touches = u32::from(later.min) <= u32::from(earlier.max) + 1;
+        if touches {
+            earlier.max = earlier.max.max(later.max);
+        }
+        touches
+    });
+    list
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    fn entry(prefix: &str, ports: &str, protocol: Option<Proto>) -> Pool4Entry {
+        Pool4Entry {
+            protocol,
+            prefix: prefix.parse().unwrap(),
+            ports: ports.parse().unwrap(),
+            mark: 0,
+        }
+    }
+
+    fn pool(entries: &[Pool4Entry]) -> Pool4 {
+        Pool4::new(entries, &Keys::new(&[7; 32]))
+    }
+
+    fn addr(text: &str) -> u32 {
+        text.parse::<Ipv4Addr>().unwrap().to_bits()
+    }
+
+    #[test]
+    fn entries_unite() {
+        let pool = pool(&[
+            entry("192.0.2.0/31", "1000-2000", Some(Proto::Tcp)),
+            entry("192.0.2.1", "2001-3000", None),
+            entry("192.0.2.1", "1500-2500", Some(Proto::Tcp)),
+        ]);
+        for (proto, address, port, expected) in [
+            (Proto::Tcp, "192.0.2.0", 2000, true),
+            (Proto::Tcp, "192.0.2.0", 2001, false),
+            (Proto::Udp, "192.0.2.0", 1500, false),
+            (Proto::Tcp, "192.0.2.1", 1000, true),
+            (Proto::Tcp, "192.0.2.1", 3000, true),
+            (Proto::Udp, "192.0.2.1", 2000, false),
+            (Proto::Icmp, "192.0.2.1", 2001, true),
+            (Proto::Icmp, "192.0.2.2", 2001, false),
+        ] {
+            assert_eq!(pool.contains(proto, addr(address), port), expected, "{address}#{port}");
+        }
+        assert_eq!(pool.ranges[2], [PortRange { min: 1000, max: 3000 }]);
+    }
+
+    /// Every port comes out exactly once, then none, and a released one comes out again.
+    #[test]
+    fn gives_every_port_once() {
+        let mut pool = pool(&[entry("192.0.2.0/30", "1001-1101", Some(Proto::Udp))]);
+        let mut seen = HashSet::new();
+        for n in 0..4 * 101u64 {
+            let wish = Wish { node: n << 60, offset: n * 31, port: (n * 7) as u16 };
+            let got = pool.choose(Proto::Udp, &wish).unwrap();
+            assert!(pool.claim(Proto::Udp, got.addr.to_bits(), got.port, n as u32));
+            assert_eq!(pool.owner(Proto::Udp, got.addr.to_bits(), got.port), Some(n as u32));
+            assert!(got.port >= 1001 && got.port <= 1101 && seen.insert(got));
+        }
+        let wish = Wish { node: 0, offset: 0, port: 0 };
+        assert_eq!(pool.choose(Proto::Udp, &wish), None);
+        assert_eq!(pool.choose(Proto::Tcp, &wish), None);
+        pool.release(Proto::Udp, addr("192.0.2.2"), 1077);
+        let again = pool.choose(Proto::Udp, &wish).unwrap();
+        assert_eq!((again.addr.to_bits(), again.port), (addr("192.0.2.2"), 1077));
+    }
+
+    /// RFC 6146 §3.5.1.1: range and parity are kept, until that would mean to refuse.
+    #[test]
+    fn keeps_range_and_parity_while_it_can() {
+        let mut pool = pool(&[entry("192.0.2.1", "1020-1027", Some(Proto::Tcp))]);
+        let mut take = |port: u16| {
+            let wish = Wish { node: 1, offset: 5, port };
+            let got = pool.choose(Proto::Tcp, &wish).map(|e| e.port);
+            got.inspect(|&p| assert!(pool.claim(Proto::Tcp, addr("192.0.2.1"), p, 0)))
+        };
+        for (port, range, parity) in
+            [(80, 1020..=1023, 0), (82, 1020..=1023, 0), (84, 1020..=1023, 1), (86, 1020..=1023, 1)]
+        {
+            let got = take(port).unwrap();
+            assert!(range.contains(&got) && got % 2 == parity, "{port} got {got}");
+        }
+        assert_eq!(take(88).unwrap() % 2, 0, "the other range, but still even");
+        for _ in 0..3 {
+            assert!(take(4000).is_some());
+        }
+        assert_eq!(take(4000), None);
+    }
+
+    /// RFC 6888 REQ-2.
+    #[test]
+    fn a_node_keeps_to_one_address() {
+        let mut pool = pool(&[entry("192.0.2.0/24", "1024-65535", None)]);
+        for node in [0, 1 << 40, u64::MAX] {
+            let addresses: HashSet<_> = (0..200)
+                .map(|n| {
+                    let proto = Proto::ALL[n as usize % 3];
+                    let wish = Wish { node, offset: n, port: n as u16 };
+                    let got = pool.choose(proto, &wish).unwrap();
+                    pool.claim(proto, got.addr.to_bits(), got.port, n as u32);
+                    got.addr
+                })
+                .collect();
+            assert_eq!(addresses.len(), 1, "{node}");
+        }
+    }
+
+    #[test]
+    fn replacing_keeps_what_is_in_both() {
+        let mut pool = pool(&[entry("192.0.2.0/31", "5000-5009", Some(Proto::Tcp))]);
+        for (slot, (address, port)) in
+            [("192.0.2.0", 5000), ("192.0.2.0", 5009), ("192.0.2.1", 5001)].into_iter().enumerate()
+        {
+            assert!(pool.claim(Proto::Tcp, addr(address), port, slot as u32));
+        }
+        let mut evicted = Vec::new();
+        let entries = [
+            entry("192.0.2.0", "5005-6000", Some(Proto::Tcp)),
+            entry("198.51.100.0/24", "1-9", None),
+        ];
+        pool.replace(&entries, &mut |slot| evicted.push(slot));
+        evicted.sort_unstable();
+        assert_eq!(evicted, [0, 2]);
+        assert_eq!(pool.owner(Proto::Tcp, addr("192.0.2.0"), 5009), Some(1));
+        assert_eq!(pool.owner(Proto::Tcp, addr("192.0.2.0"), 5000), None);
+        pool.replace(&entries, &mut |_| panic!("nothing changes"));
+        assert_eq!(pool.owner(Proto::Tcp, addr("192.0.2.0"), 5009), Some(1));
+    }
+}

@@ -1,0 +1,381 @@
+//! The table after random operations, against its own invariants and a map.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::vec::Vec;
+
+use proptest::prelude::*;
+
+use super::*;
+
+const NODES: u8 = 12;
+const SERVERS: u8 = 5;
+
+fn src6(n: u8) -> Endpoint6 {
+    Endpoint6 { addr: Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, u16::from(n)), port: 4000 }
+}
+
+fn dst4(proto: Proto, n: u8, identifier: u16) -> Endpoint4 {
+    let port = if proto == Proto::Icmp { identifier } else { 80 };
+    Endpoint4 { addr: Ipv4Addr::new(198, 51, 100, n), port }
+}
+
+fn entries() -> Vec<Pool4Entry> {
+    [("192.0.2.1", "5000-5009"), ("192.0.2.2", "5004-5013"), ("192.0.2.2", "5000-5005")]
+        .map(|(prefix, ports)| Pool4Entry {
+            protocol: None,
+            prefix: prefix.parse().unwrap(),
+            ports: ports.parse().unwrap(),
+            mark: 0,
+        })
+        .to_vec()
+}
+
+fn table(max_sessions: u32) -> Table {
+    Table::new(max_sessions, &entries(), Timeouts::from(&Globals::default()), &[3; 32])
+}
+
+fn records(table: &Table, now: Time) -> BTreeMap<SessionKey, (State, u32)> {
+    let mut found = BTreeMap::new();
+    let mut cursor = Some(0);
+    while let Some(at) = cursor {
+        cursor = table.scan(now, at, 3, &mut |record| {
+            let earlier = found.insert(record.key, (record.state, record.version));
+            assert_eq!(earlier, None, "a session is seen once");
+        });
+    }
+    found
+}
+
+fn bibs(table: &Table) -> Vec<BibRecord> {
+    let mut found = Vec::new();
+    let mut cursor = Some(0);
+    while let Some(at) = cursor {
+        cursor = table.bib_scan(at, 2, &mut |bib| found.push(bib));
+    }
+    found
+}
+
+impl Table {
+    /// Both indexes know every entry, no transport address is in two places, counts are right.
+    fn check(&self, now: Time) {
+        let (records, bibs) = (records(self, now), bibs(self));
+        assert_eq!(self.bibs as usize, bibs.len());
+        assert_eq!(self.by_src6.len(), self.bibs);
+        let masks: BTreeSet<_> = bibs.iter().map(|b| (b.proto, b.src4)).collect();
+        let nodes: BTreeSet<_> = bibs.iter().map(|b| (b.proto, b.src6)).collect();
+        assert_eq!((masks.len(), nodes.len()), (bibs.len(), bibs.len()));
+        for bib in &bibs {
+            let slot = self.find6(bib.proto, bib.src6.addr.to_bits(), bib.src6.port).unwrap();
+            let address = bib.src4.addr.to_bits();
+            assert_eq!(self.find4(bib.proto, address, bib.src4.port), Some(slot));
+            let own = records.keys().filter(|k| k.proto == bib.proto && k.src4 == bib.src4);
+            assert_eq!(bib.sessions as usize, own.clone().count());
+            for key in own {
+                assert_eq!(key.src6, bib.src6);
+                let id = self.find_session(slot, key.dst4.addr.to_bits(), key.dst4.port).unwrap();
+                assert_ne!(self.session(id).prev, NIL, "a session is always in the wheel");
+            }
+            assert!(bib.sessions > 0 || bib.is_static);
+        }
+        if self.dying == 0 {
+            assert_eq!(self.sessions as usize, records.len());
+            let inline = (0..self.arena.bib_slots()).filter(|&n| self.bib(n).first.is_live());
+            assert_eq!(self.by_dst4.len(), self.sessions - inline.count() as u32);
+        }
+    }
+
+    /// A packet from an IPv6 node, as the translator handles it.
+    fn traffic(&mut self, now: Time, proto: Proto, node: u8, server: u8) -> Option<SessionId> {
+        let src = src6(node);
+        let bits = src.addr.to_bits();
+        let slot = match self.find6(proto, bits, src.port) {
+            Some(slot) => slot,
+            None if !self.has_room() => return None,
+            None => {
+                let mask = self.choose_mask(proto, bits, src.port, dst4(proto, server, 0), 15)?;
+                self.create_bib(proto, src, mask, false).unwrap()
+            }
+        };
+        let dst = dst4(proto, server, self.bib(slot).port4);
+        match self.find_session(slot, dst.addr.to_bits(), dst.port) {
+            Some(id) => {
+                self.refresh(now, id, self.timeouts.of(proto, State::Established));
+                Some(id)
+            }
+            None => self
+                .create_session(now, slot, dst.addr.to_bits(), dst.port, State::Established)
+                .ok(),
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Op {
+    Traffic(u8, u8, u8),
+    Remove(u8),
+    RemoveBib(u8),
+    Wait(u32),
+    Drain,
+    Pool(bool),
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        8 => (0u8..3, 0..NODES, 0..SERVERS).prop_map(|(p, n, s)| Op::Traffic(p, n, s)),
+        2 => any::<u8>().prop_map(Op::Remove),
+        1 => any::<u8>().prop_map(Op::RemoveBib),
+        2 => (0u32..200_000).prop_map(Op::Wait),
+        1 => Just(Op::Drain),
+        1 => any::<bool>().prop_map(Op::Pool),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
+    #[test]
+    fn invariants_hold_after_random_operations(
+        ops in prop::collection::vec(op(), 1..120), tracked: bool, max in 5u32..60,
+    ) {
+        let mut table = table(max);
+        table.track_changes(tracked);
+        let mut now = Time::ZERO;
+        for op in ops {
+            match op {
+                Op::Traffic(p, n, s) => { table.traffic(now, Proto::ALL[usize::from(p)], n, s); }
+                Op::Remove(n) => {
+                    if let Some((key, _)) = records(&table, now).into_iter().nth(n.into()) {
+                        let slot = table.find6(key.proto, key.src6.addr.to_bits(), key.src6.port).unwrap();
+                        let id = table.find_session(slot, key.dst4.addr.to_bits(), key.dst4.port);
+                        table.remove_session(id.unwrap());
+                    }
+                }
+                Op::RemoveBib(n) => {
+                    if let Some(bib) = bibs(&table).into_iter().nth(n.into()) {
+                        let slot = table.find6(bib.proto, bib.src6.addr.to_bits(), bib.src6.port);
+                        table.remove_bib(slot.unwrap());
+                        prop_assert_eq!(table.find4(bib.proto, bib.src4.addr.to_bits(), bib.src4.port), None);
+                    }
+                }
+                Op::Wait(ms) => {
+                    now = now + u64::from(ms);
+                    let mut budget = 1000;
+                    while let Some(id) = table.pop_expired(now, &mut budget) {
+                        table.remove_session(id);
+                    }
+                }
+                Op::Drain => while table.pop_change(now).is_some() {},
+                Op::Pool(all) => table.replace_pool4(&entries()[usize::from(!all)..]),
+            }
+            table.check(now);
+            prop_assert!(table.session_count() <= max);
+        }
+        // Everything ends, and the memory is there again.
+        table.sweep(1000);
+        now = now + 7_300_000;
+        let mut budget = 1000;
+        while let Some(id) = table.pop_expired(now, &mut budget) {
+            table.remove_session(id);
+        }
+        table.check(now);
+        prop_assert_eq!((table.session_count(), table.bib_count()), (0, 0));
+        prop_assert_eq!(table.next_due(), None);
+        let slots = (table.arena.bib_slots(), table.arena.overflow_slots());
+        table.replace_pool4(&entries());
+        for n in 0..NODES {
+            table.traffic(now, Proto::Udp, n, 0);
+        }
+        prop_assert!(table.arena.bib_slots() <= slots.0.max(NODES.into()));
+    }
+
+    /// A second table that is told everything always has what the first has.
+    #[test]
+    fn a_table_that_is_told_has_the_same(ops in prop::collection::vec(op(), 1..120)) {
+        let (mut ours, mut theirs) = (table(60), table(60));
+        ours.track_changes(true);
+        let mut now = Time::ZERO;
+        for op in ops {
+            match op {
+                Op::Traffic(p, n, s) => { ours.traffic(now, Proto::ALL[usize::from(p)], n, s); }
+                Op::RemoveBib(n) => {
+                    if let Some(bib) = bibs(&ours).into_iter().nth(n.into()) {
+                        let slot = ours.find6(bib.proto, bib.src6.addr.to_bits(), bib.src6.port);
+                        ours.remove_bib(slot.unwrap());
+                        ours.sweep(1000);
+                    }
+                }
+                Op::Wait(ms) => {
+                    // A node's timer runs when it is due, not when the next packet comes.
+                    let until = now + u64::from(ms);
+                    while let Some(due) = ours.next_due().filter(|&due| due <= until) {
+                        now = now.max(due);
+                        let mut budget = 1000;
+                        while let Some(id) = ours.pop_expired(now, &mut budget) {
+                            ours.remove_session(id);
+                        }
+                        tell(&mut ours, &mut theirs, now);
+                    }
+                    now = until;
+                }
+                _ => {}
+            }
+            tell(&mut ours, &mut theirs, now);
+            prop_assert_eq!(records(&ours, now), records(&theirs, now));
+            // No copy ends before its original.
+            let mut lifetimes = BTreeMap::new();
+            ours.scan(now, 0, 1000, &mut |r| { lifetimes.insert(r.key, r.lifetime_ms); });
+            theirs.scan(now, 0, 1000, &mut |r| assert!(r.lifetime_ms >= lifetimes[&r.key]));
+            theirs.check(now);
+        }
+    }
+
+    /// Whatever the order, and however often each comes: peers' sessions end in one table.
+    #[test]
+    fn merging_is_a_join(
+        told in prop::collection::vec((0u8..4, 0..6u16, 0..3u8, 0u8..7, 0u32..4), 1..24),
+        order in prop::collection::vec(any::<prop::sample::Index>(), 24..48),
+    ) {
+        let record = |&(node, port, server, state, version): &(u8, u16, u8, u8, u32)| SessionRecord {
+            key: SessionKey {
+                proto: Proto::Tcp,
+                src6: src6(node),
+                // One mask a node here; masks that collide are another test's.
+                src4: Endpoint4 { addr: Ipv4Addr::new(192, 0, 2, 1), port: 5000 + u16::from(node) + port / 6 },
+                dst4: dst4(Proto::Tcp, server, 0),
+            },
+            state: State::from_u8(state).unwrap(),
+            lifetime_ms: 100_000 + u32::from(state),
+            version: version.wrapping_sub(2),
+        };
+        let (mut first, mut second) = (table(100), table(100));
+        for one in &told {
+            first.learn(Time::ZERO, &record(one));
+        }
+        for index in &order {
+            second.learn(Time::ZERO, &record(index.get(&told)));
+        }
+        for one in told.iter().rev() {
+            second.learn(Time::ZERO, &record(one));
+            let again = second.learn(Time::ZERO, &record(one)).learned;
+            prop_assert!(matches!(again, Learned::Unchanged | Learned::Stale), "{again:?}");
+        }
+        prop_assert_eq!(records(&first, Time::ZERO), records(&second, Time::ZERO));
+        second.check(Time::ZERO);
+    }
+}
+
+fn tell(from: &mut Table, to: &mut Table, now: Time) {
+    while let Some(change) = from.pop_change(now) {
+        match change {
+            Change::Upsert(record) => {
+                let learned = to.learn(now, &record).learned;
+                assert!(matches!(learned, Learned::Applied | Learned::Unchanged), "{learned:?}");
+            }
+            Change::Remove(key, version) => {
+                to.unlearn(&key, version);
+            }
+        }
+    }
+    assert!(!from.changes_pending());
+}
+
+fn told(node: u8, port: u16, version: u32) -> SessionRecord {
+    SessionRecord {
+        key: SessionKey {
+            proto: Proto::Udp,
+            src6: src6(node),
+            src4: Endpoint4 { addr: Ipv4Addr::new(192, 0, 2, 1), port },
+            dst4: dst4(Proto::Udp, 1, 0),
+        },
+        state: State::Established,
+        lifetime_ms: 1000,
+        version,
+    }
+}
+
+/// The later mapping stays, and of two equally late ones the same on every node.
+#[test]
+fn colliding_mappings_end_alike_in_any_order() {
+    for (a, b, winner) in [
+        (told(1, 5000, 7), told(2, 5000, 8), 2),
+        (told(1, 5000, 7), told(2, 5000, 7), 1),
+        (told(1, 5000, 7), told(1, 5001, 9), 1),
+        (told(1, 5000, u32::MAX), told(2, 5000, 0), 2),
+    ] {
+        for order in [[a, b], [b, a]] {
+            let mut table = table(10);
+            let merges = order.map(|record| table.learn(Time::ZERO, &record));
+            assert!(merges[1].collided && !merges[0].collided);
+            let left = records(&table, Time::ZERO);
+            let expected = if left.len() == 1 { left.keys().next().unwrap() } else { panic!() };
+            assert_eq!(expected.src6, src6(winner));
+            table.check(Time::ZERO);
+        }
+    }
+}
+
+#[test]
+fn refuses_sessions_that_no_table_like_ours_has() {
+    let mut table = table(1);
+    let good = told(1, 5000, 1);
+    let mut bad = [good; 4];
+    bad[0].key.src4.port = 5010;
+    bad[1].lifetime_ms = 0;
+    bad[2].state = State::V6Init;
+    bad[3].key.proto = Proto::Icmp;
+    for record in bad {
+        assert_eq!(table.learn(Time::ZERO, &record).learned, Learned::Rejected);
+    }
+    assert_eq!(table.learn(Time::ZERO, &good).learned, Learned::Applied);
+    assert_eq!(table.learn(Time::ZERO, &told(2, 5002, 1)).learned, Learned::Full);
+    table.check(Time::ZERO);
+}
+
+#[test]
+fn a_lifetime_beyond_ours_is_cut() {
+    let mut table = table(1);
+    let record = SessionRecord { lifetime_ms: u32::MAX, ..told(1, 5000, 1) };
+    table.learn(Time::ZERO, &record);
+    table.scan(Time::ZERO, 0, 10, &mut |r| assert_eq!(r.lifetime_ms, 300_000 * 5 / 4));
+}
+
+/// A static entry isn't displaced by a peer's mapping.
+#[test]
+fn static_entries_prevail() {
+    let mut table = table(4);
+    let mask = Endpoint4 { addr: Ipv4Addr::new(192, 0, 2, 1), port: 5000 };
+    table.create_bib(Proto::Udp, src6(9), mask, true).unwrap();
+    assert_eq!(table.learn(Time::ZERO, &told(1, 5000, 1)).learned, Learned::Collision);
+    assert_eq!(table.learn(Time::ZERO, &told(9, 5001, 1)).learned, Learned::Collision);
+    assert_eq!(table.learn(Time::ZERO, &told(9, 5000, 1)).learned, Learned::Applied);
+    assert_eq!(table.bib_count(), 1);
+}
+
+/// The removal that a peer tells of doesn't end what was refreshed meanwhile.
+#[test]
+fn a_refresh_prevails_over_a_concurrent_removal() {
+    let mut table = table(4);
+    table.learn(Time::ZERO, &told(1, 5000, 5));
+    assert!(!table.unlearn(&told(1, 5000, 0).key, 5), "the same version says nothing new");
+    assert!(!table.unlearn(&told(2, 5000, 0).key, 6), "no such session");
+    assert!(table.unlearn(&told(1, 5000, 0).key, 6));
+    assert_eq!((table.session_count(), table.bib_count()), (0, 0));
+}
+
+/// What an untold peer needs is told once a quarter of the timeout, however many packets come.
+#[test]
+fn refreshes_are_told_once_a_quarter() {
+    let mut table = table(4);
+    table.track_changes(true);
+    let mut told = 0;
+    for second in 0..3000u64 {
+        let now = Time::from_millis(second * 1000);
+        let mut budget = 100;
+        assert_eq!(table.pop_expired(now, &mut budget), None);
+        table.traffic(now, Proto::Udp, 1, 1).unwrap();
+        while table.pop_change(now).is_some() {
+            told += 1;
+        }
+    }
+    assert!((40..=41).contains(&told), "3000 s are 40 quarters of 300 s: {told}");
+}
