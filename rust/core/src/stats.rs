@@ -46,6 +46,11 @@ impl Stats {
         self.drops[reason as usize] += 1;
     }
 
+    /// Counts `n` dropped packets.
+    pub fn drop_many(&mut self, reason: DropReason, n: u64) {
+        self.drops[reason as usize] += n;
+    }
+
     /// Counts one.
     pub fn count(&mut self, counter: Counter) {
         self.add(counter, 1);
@@ -109,6 +114,8 @@ counters! {
         NonGlobal = "drop_non_global",
         /// IPv4 packets to a pool4 transport address without a BIB entry.
         NoBib = "drop_no_bib",
+        /// TCP segments that open no connection and belong to none.
+        NotSyn = "drop_tcp_not_syn",
         /// ICMP errors about packets of no known session.
         NoSession = "drop_no_session",
         /// Packets that filtering refused (RFC 6146 section 3.5, address-dependent filtering).
@@ -119,10 +126,14 @@ counters! {
         TableFull = "drop_table_full",
         /// Fragments refused since the fragment store was full.
         FragmentsFull = "drop_fragments_full",
-        /// Fragments whose first fragment did not come in time, or that overlap.
+        /// Fragments of datagrams whose first fragment was refused.
+        FragmentRefused = "drop_fragment_refused",
+        /// Fragments whose first fragment did not come in time.
         FragmentTimeout = "drop_fragment_timeout",
         /// Fragmented packets that can't be translated (a zero UDP checksum, a header in pieces).
         FragmentUntranslatable = "drop_fragment_untranslatable",
+        /// Packets of our own, since too many wait to be sent already.
+        QueueFull = "drop_queue_full",
         /// Packets for which the buffer left too little room.
         NoHeadroom = "drop_no_headroom",
     }
@@ -139,8 +150,16 @@ counters! {
         Translated6to4 = "translated_6to4_packets",
         /// Packets translated from IPv4 to IPv6.
         Translated4to6 = "translated_4to6_packets",
+        /// Packets from one IPv6 node to the mask of another.
+        Hairpinned = "hairpinned_packets",
         /// ICMP errors made by this node.
         IcmpErrorsSent = "icmp_errors_sent",
+        /// ICMP errors not made, since too many were.
+        IcmpErrorsSuppressed = "icmp_errors_suppressed",
+        /// Probes sent at the end of an established session's lifetime.
+        ProbesSent = "tcp_probes_sent",
+        /// IPv4 SYNs kept until the IPv6 node opens the same connection.
+        SynsStored = "syns_stored",
         /// BIB entries created.
         BibCreated = "bib_created",
         /// BIB entries removed.

@@ -1,21 +1,61 @@
-//! The steps of RFC 6146.
+//! The steps of RFC 6146: [`incoming`] tuple, [`filter`]ing and updating, [`outgoing`] tuple and
+//! translation. Each returns a [`Verdict`].
+
+mod expiry;
+pub mod filter;
+mod fragments;
+pub mod incoming;
+pub mod outgoing;
+pub mod tcp_fsm;
+mod verdict;
 
 use alloc::collections::VecDeque;
+use alloc::string::ToString;
+use core::net::{Ipv4Addr, Ipv6Addr};
+
+pub use verdict::{Stop, Verdict};
 
 use crate::config::{Config, ConfigError};
-use crate::packet::{Outcome, OwnedPacket, Packet};
-use crate::stats::{DropReason, Stats};
-use crate::table::{BibRecord, Change, Learned, SessionKey, SessionRecord, State};
+use crate::packet::{OwnedPacket, Packet};
+use crate::stats::{Counter, DropReason, Stats};
+use crate::table::fragment::Fragments;
+use crate::table::stored::Stored;
+use crate::table::{BibRecord, Change, Learned, SessionKey, SessionRecord, State, Table, Timeouts};
 use crate::time::Time;
 use crate::tuple::Proto;
+use crate::wire::{self, IcmpError, Parsed, Refusal};
+use crate::xlat::icmp_error;
+
+/// Packets whose table entries are loaded together, so that the misses of the caches overlap.
+const LOOKAHEAD: usize = 32;
+/// Packets of our own that may wait for `poll_packet`.
+const MAX_PACKETS: usize = 4096;
+/// ICMP errors that we send: at most one a millisecond, so many at once (RFC 4443 §2.4 (f)).
+const ICMP_BURST: u64 = 100;
 
 /// A stateful NAT64: table, timers and translator, without I/O.
 #[derive(Debug)]
 pub struct Nat64 {
     /// Its counters.
     pub stats: Stats,
+    pub(crate) table: Table,
     config: Config,
+    stored: Stored,
+    fragments: Fragments<outgoing::Route>,
     packets: VecDeque<OwnedPacket>,
+    ident: u16,
+    /// When the ICMP errors sent so far would be due at one a millisecond.
+    icmp_due: Time,
+    /// What of the table's counts is in the counters already.
+    bibs_counted: (u64, u64),
+}
+
+/// What the first passes over a burst found out about a packet.
+#[derive(Clone, Copy)]
+struct Ahead {
+    parsed: Result<Parsed, Refusal>,
+    tag: u32,
+    hint: Option<u32>,
 }
 
 impl Nat64 {
@@ -24,9 +64,29 @@ impl Nat64 {
     ///
     /// # Errors
     /// What [`Config::validate`] refuses.
-    pub fn new(config: Config, _secret: &[u8; 32]) -> Result<Self, ConfigError> {
+    pub fn new(config: Config, secret: &[u8; 32]) -> Result<Self, ConfigError> {
         config.validate()?;
-        Ok(Self { stats: Stats::default(), config, packets: VecDeque::new() })
+        let timeouts = Timeouts::from(&config.global);
+        let mut table = Table::new(config.max_sessions, &config.pool4, timeouts, secret);
+        table.track_peers(config.global.address_dependent_filtering);
+        for bib in &config.bib {
+            table
+                .create_bib(bib.protocol, bib.ipv6, bib.ipv4, true)
+                .map_err(|_| ConfigError("bib: more static entries than fit".to_string()))?;
+        }
+        let mut nat64 = Self {
+            stats: Stats::default(),
+            ident: u16::from_be_bytes([secret[0], secret[1]]),
+            table,
+            config,
+            stored: Stored::default(),
+            fragments: Fragments::default(),
+            packets: VecDeque::new(),
+            icmp_due: Time::ZERO,
+            bibs_counted: (0, 0),
+        };
+        nat64.count_bibs();
+        Ok(nat64)
     }
 
     /// Its configuration.
@@ -35,10 +95,59 @@ impl Nat64 {
     }
 
     /// Translates a burst in place and sets every packet's outcome.
-    pub fn handle_packets(&mut self, _now: Time, burst: &mut [Packet<'_>]) {
-        for packet in burst {
-            self.stats.drop(DropReason::NoBib);
-            packet.outcome = Outcome::Drop(DropReason::NoBib);
+    pub fn handle_packets(&mut self, now: Time, burst: &mut [Packet<'_>]) {
+        for chunk in burst.chunks_mut(LOOKAHEAD) {
+            self.handle_chunk(now, chunk);
+        }
+        self.count_bibs();
+    }
+
+    /// Parses every packet, then loads every index entry, then every record, then translates: at
+    /// each pass the loads of the whole chunk are under way at once.
+    fn handle_chunk(&mut self, now: Time, chunk: &mut [Packet<'_>]) {
+        let nothing = Ahead { parsed: Err(DropReason::Malformed.into()), tag: 0, hint: None };
+        let mut ahead = [nothing; LOOKAHEAD];
+        for (packet, ahead) in chunk.iter().zip(&mut ahead) {
+            ahead.parsed = wire::parse(packet.bytes());
+            if let Ok(Parsed::V6(view)) = &ahead.parsed
+                && let Some(proto) = view.l4.proto()
+            {
+                ahead.tag = self.table.tag6(proto, view.src.to_bits(), view.src_port);
+            }
+        }
+        for ahead in &mut ahead[..chunk.len()] {
+            ahead.hint = match &ahead.parsed {
+                Ok(Parsed::V6(_)) => self.table.guess6(ahead.tag),
+                Ok(Parsed::V4(view)) => view
+                    .l4
+                    .proto()
+                    .and_then(|proto| self.table.find4(proto, view.dst.to_bits(), view.dst_port)),
+                Err(_) => None,
+            };
+        }
+        for ahead in &mut ahead[..chunk.len()] {
+            ahead.hint = ahead.hint.filter(|&slot| self.table.bib(slot).is_live());
+        }
+        for (packet, ahead) in chunk.iter_mut().zip(&ahead) {
+            let verdict = match &ahead.parsed {
+                Ok(Parsed::V6(view)) => {
+                    self.stats.count(Counter::Received6);
+                    self.packet6(now, packet, view, ahead.hint)
+                }
+                Ok(Parsed::V4(view)) => {
+                    self.stats.count(Counter::Received4);
+                    self.packet4(now, packet, view, ahead.hint)
+                }
+                Err(refusal) => {
+                    match packet.bytes().first().map(|byte| byte >> 4) {
+                        Some(6) => self.stats.count(Counter::Received6),
+                        Some(4) => self.stats.count(Counter::Received4),
+                        _ => {}
+                    }
+                    Err((*refusal).into())
+                }
+            };
+            self.settle(now, packet, verdict);
         }
     }
 
@@ -47,35 +156,93 @@ impl Nat64 {
         self.packets.pop_front()
     }
 
-    /// Does what is due at `now`, a bounded part of it: ask `poll_timeout` for the rest.
-    pub fn handle_timeout(&mut self, _now: Time) {}
-
-    /// When `handle_timeout` is to be called next.
-    pub fn poll_timeout(&self) -> Option<Time> {
-        None
+    fn push_packet(&mut self, packet: OwnedPacket) {
+        if self.packets.len() < MAX_PACKETS {
+            self.packets.push_back(packet);
+        } else {
+            self.stats.drop(DropReason::QueueFull);
+        }
     }
 
+    /// Tells the sender of a packet why it went no further, unless too many were told just now.
+    #[cold]
+    fn reply(&mut self, now: Time, offending: &[u8], error: IcmpError) {
+        if self.icmp_due > now + ICMP_BURST {
+            self.stats.count(Counter::IcmpErrorsSuppressed);
+            return;
+        }
+        let packet = match offending.first().map(|byte| byte >> 4) {
+            Some(4) => {
+                // It appears to come from the address that the packet was sent to.
+                let dst = offending.get(16..20).and_then(|bytes| bytes.first_chunk::<4>());
+                dst.and_then(|dst| icmp_error::build4(offending, error, Ipv4Addr::from(*dst)))
+            }
+            Some(6) => icmp_error::build6(offending, error, self.own_address6()),
+            _ => None,
+        };
+        if let Some(packet) = packet {
+            self.icmp_due = self.icmp_due.max(now) + 1;
+            self.stats.count(Counter::IcmpErrorsSent);
+            self.push_packet(packet);
+        }
+    }
+
+    /// The address that our own IPv6 packets come from: pool6 + the first of pool4.
+    fn own_address6(&self) -> Ipv6Addr {
+        let first = self.config.pool4.first().map_or(Ipv4Addr::UNSPECIFIED, |e| e.prefix.first());
+        self.config.pool6.embed(first)
+    }
+
+    // ---- Synchronisation ----
+
     /// Merges a peer's session.
-    pub fn learn(&mut self, _now: Time, _record: &SessionRecord) -> Learned {
-        Learned::Rejected
+    pub fn learn(&mut self, now: Time, record: &SessionRecord) -> Learned {
+        let key = &record.key;
+        let misplaced = self.config.pool6.contains(&key.src6.addr)
+            || !crate::addr::is_unicast6(key.src6.addr)
+            || !crate::addr::is_unicast4(key.dst4.addr);
+        let learned = if misplaced {
+            Learned::Rejected
+        } else {
+            let merge = self.table.learn(now, record);
+            if merge.collided {
+                self.stats.count(Counter::SyncCollisions);
+            }
+            merge.learned
+        };
+        match learned {
+            Learned::Applied => self.stats.count(Counter::SessionsLearned),
+            Learned::Rejected => self.stats.count(Counter::SyncRejected),
+            Learned::Full => self.stats.count(Counter::SyncTableFull),
+            Learned::Unchanged | Learned::Stale | Learned::Collision => {}
+        }
+        self.count_bibs();
+        learned
     }
 
     /// Merges a peer's removal; false if the table has no such session or a later version of it.
-    pub fn unlearn(&mut self, _now: Time, _key: &SessionKey, _version: u32) -> bool {
-        false
+    pub fn unlearn(&mut self, _now: Time, key: &SessionKey, version: u32) -> bool {
+        let removed = self.table.unlearn(key, version);
+        if removed {
+            self.stats.count(Counter::SessionsUnlearned);
+            self.count_bibs();
+        }
+        removed
     }
 
     /// Whether changes are collected for synchronisation. At first they are not.
-    pub fn track_changes(&mut self, _on: bool) {}
+    pub fn track_changes(&mut self, on: bool) {
+        self.table.track_changes(on);
+    }
 
     /// Whether `pop_change` has something.
     pub fn changes_pending(&self) -> bool {
-        false
+        self.table.changes_pending()
     }
 
     /// The next thing that peers have to be told.
-    pub fn pop_change(&mut self, _now: Time) -> Option<Change> {
-        None
+    pub fn pop_change(&mut self, now: Time) -> Option<Change> {
+        self.table.pop_change(now)
     }
 
     /// Calls `f` with the sessions behind `cursor` (0 at first), looking at no more than `budget`
@@ -83,22 +250,22 @@ impl Nat64 {
     /// table throughout are seen once; lifetimes are real, without slack.
     pub fn scan(
         &self,
-        _now: Time,
-        _cursor: u32,
-        _budget: usize,
-        _f: &mut dyn FnMut(SessionRecord),
+        now: Time,
+        cursor: u32,
+        budget: usize,
+        f: &mut dyn FnMut(SessionRecord),
     ) -> Option<u32> {
-        None
+        self.table.scan(now, cursor, budget, f)
     }
 
     /// The same for BIB entries.
     pub fn bib_scan(
         &self,
-        _cursor: u32,
-        _budget: usize,
-        _f: &mut dyn FnMut(BibRecord),
+        cursor: u32,
+        budget: usize,
+        f: &mut dyn FnMut(BibRecord),
     ) -> Option<u32> {
-        None
+        self.table.bib_scan(cursor, budget, f)
     }
 
     /// What a lifetime on the wire carries on top, in ms: a quarter of the state's timeout.
@@ -108,29 +275,30 @@ impl Nat64 {
 
     /// The lifetime that a packet gives to a session, in ms.
     pub fn timeout_ms(&self, proto: Proto, state: State) -> u32 {
-        let global = &self.config.global;
-        match (proto, state) {
-            (Proto::Udp, _) => global.udp_timeout,
-            (Proto::Icmp, _) => global.icmp_timeout,
-            (Proto::Tcp, State::Established | State::V4FinRcv | State::V6FinRcv) => {
-                global.tcp_est_timeout
-            }
-            (Proto::Tcp, _) => global.tcp_trans_timeout,
-        }
+        self.table.timeouts().of(proto, state)
     }
+
+    // ---- Looking at it ----
 
     /// Sessions in the table.
     pub fn session_count(&self) -> u32 {
-        0
+        self.table.session_count()
     }
 
     /// BIB entries in the table.
     pub fn bib_count(&self) -> u32 {
-        0
+        self.table.bib_count()
     }
 
     /// Memory that the table has in use, in bytes: an estimate from the counts.
     pub fn table_bytes(&self) -> usize {
-        0
+        self.table.bytes()
+    }
+
+    fn count_bibs(&mut self) {
+        let (created, removed) = self.table.bibs_made();
+        self.stats.add(Counter::BibCreated, created - self.bibs_counted.0);
+        self.stats.add(Counter::BibRemoved, removed - self.bibs_counted.1);
+        self.bibs_counted = (created, removed);
     }
 }

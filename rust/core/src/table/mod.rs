@@ -10,16 +10,19 @@ pub mod bib;
 mod bitset;
 mod changes;
 pub mod expiry;
+pub mod fragment;
 pub mod hash;
 mod index;
 mod merge;
 pub mod pool4;
 pub mod record;
 pub mod session;
+pub mod stored;
 
 #[cfg(test)]
 mod tests;
 
+use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::net::{Ipv4Addr, Ipv6Addr};
 
@@ -92,11 +95,15 @@ pub struct Table {
     max_sessions: u32,
     sessions: u32,
     bibs: u32,
+    bibs_created: u64,
     /// The latest version of a session that was removed. A new one begins behind it, so that a
     /// peer that still has the old one takes the new one for the newer.
     clock: u32,
     /// RFC 6056 §3.3.3's `next_ephemeral`.
     next_ephemeral: u64,
+    /// How many further sessions a BIB entry (by slot) has with an IPv4 address. Kept only for
+    /// address-dependent filtering, which asks for an address whatever its port.
+    peers: Option<BTreeMap<(u32, u32), u32>>,
     /// Entries whose further sessions are yet to be swept, and where to go on.
     dying: u32,
     sweep_at: u32,
@@ -123,8 +130,10 @@ impl Table {
             max_sessions,
             sessions: 0,
             bibs: 0,
+            bibs_created: 0,
             clock: 0,
             next_ephemeral: 0,
+            peers: None,
             dying: 0,
             sweep_at: 0,
         }
@@ -138,6 +147,11 @@ impl Table {
     /// BIB entries in the table.
     pub fn bib_count(&self) -> u32 {
         self.bibs
+    }
+
+    /// BIB entries that were made and that were removed since the start.
+    pub fn bibs_made(&self) -> (u64, u64) {
+        (self.bibs_created, self.bibs_created - u64::from(self.bibs))
     }
 
     /// Memory in use, in bytes; of the hash indexes what their fill makes resident at most.
@@ -212,6 +226,12 @@ impl Table {
         self.arena.session(id)
     }
 
+    /// The slot of a session's BIB entry.
+    #[inline]
+    pub fn bib_of(&self, id: SessionId) -> u32 {
+        self.arena.bib_of(id)
+    }
+
     #[inline]
     fn tag_session(&self, bib: u32, dst4: u32, dst_port: u16) -> u32 {
         self.keys.tag(u128::from(bib) << 64 | u128::from(dst4), 1 << 32 | u64::from(dst_port))
@@ -234,6 +254,31 @@ impl Table {
             session.dst4 == dst4 && session.dst_port == dst_port && self.arena.bib_of(id) == slot
         });
         found.map(SessionId::overflow)
+    }
+
+    /// Whether [`Table::has_session_with`] can be asked. To begin with it takes a look at every
+    /// session that isn't its BIB entry's first.
+    pub fn track_peers(&mut self, on: bool) {
+        if on == self.peers.is_some() {
+            return;
+        }
+        self.peers = on.then(BTreeMap::new);
+        let Some(peers) = &mut self.peers else { return };
+        for n in 0..self.arena.overflow_slots() {
+            let id = SessionId::overflow(n);
+            let session = self.arena.session(id);
+            if session.is_live() {
+                *peers.entry((self.arena.bib_of(id), session.dst4)).or_insert(0) += 1;
+            }
+        }
+    }
+
+    /// Whether a BIB entry has a session with that IPv4 address, on any port (RFC 6146's
+    /// address-dependent filtering).
+    pub fn has_session_with(&self, slot: u32, dst4: u32) -> bool {
+        let first = &self.arena.bib(slot).first;
+        (first.is_live() && first.dst4 == dst4)
+            || self.peers.as_ref().is_some_and(|peers| peers.contains_key(&(slot, dst4)))
     }
 
     // ---- Making and ending ----
@@ -291,6 +336,7 @@ impl Table {
         }
         self.by_src6.insert(self.tag6(proto, address6, src6.port), slot);
         self.bibs += 1;
+        self.bibs_created += 1;
         Ok(slot)
     }
 
@@ -330,6 +376,9 @@ impl Table {
             let id = self.arena.add_overflow(session, slot).ok_or(Full)?;
             let tag = self.tag_session(slot, dst4, dst_port);
             self.by_dst4.insert(tag, id.overflow_slot().unwrap_or(NIL));
+            if let Some(peers) = &mut self.peers {
+                *peers.entry((slot, dst4)).or_insert(0) += 1;
+            }
             id
         } else {
             bib.first = session;
@@ -359,6 +408,15 @@ impl Table {
         }
         if let Some(n) = id.overflow_slot() {
             self.by_dst4.remove(self.tag_session(slot, session.dst4, session.dst_port), n);
+            let pair = (slot, session.dst4);
+            if let Some(peers) = &mut self.peers
+                && let Some(count) = peers.get_mut(&pair)
+            {
+                *count -= 1;
+                if *count == 0 {
+                    peers.remove(&pair);
+                }
+            }
         }
         self.arena.free_session(id);
         self.sessions -= 1;

@@ -130,6 +130,11 @@ impl Pool4 {
         self.space(proto, address).is_some_and(|n| self.allows(&self.spaces[n], port))
     }
 
+    /// Whether some port of the address is in the pool.
+    pub fn has_address(&self, proto: Proto, address: u32) -> bool {
+        self.space(proto, address).is_some_and(|n| self.spaces[n].ranges != 0)
+    }
+
     fn allows(&self, space: &Space, port: u16) -> bool {
         self.ranges[space.ranges as usize].iter().any(|range| range.contains(port))
     }
