@@ -1,6 +1,6 @@
 //! RFC 6146, requirement by requirement.
 
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used)]
 
 mod common;
 

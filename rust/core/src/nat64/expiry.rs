@@ -78,7 +78,7 @@ impl Nat64 {
                 src: src.addr,
                 dst: dst.addr,
             };
-            header.emit(ip);
+            *ip = header.to_bytes();
             put16(segment, 0, src.port);
             put16(segment, 2, dst.port);
             segment[tcp::DATA_OFFSET] = (tcp::HEADER_LEN as u8 / 4) << 4;

@@ -1,6 +1,6 @@
 //! Packets for tests, built and read without the code under test.
 
-#![allow(dead_code, missing_docs)]
+#![allow(dead_code, missing_docs, clippy::unwrap_used)]
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
