@@ -1,4 +1,5 @@
 import pytest
+
 from jsync.failover import Failover, Instance, parse_fifo_line
 
 

@@ -3,6 +3,7 @@ import os
 from pathlib import Path
 
 import pytest
+
 from jsync.errors import Failure
 from jsync.keys import generate_key, node_secret, read_key
 
