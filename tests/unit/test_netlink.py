@@ -124,6 +124,10 @@ class FakeKernel(Kernel):
     def bring_up(self, device: str) -> None:
         self._change("up")
 
+    def take_down(self, device: str) -> None:
+        if device in self.devices:
+            self._change("down")
+
     def delete_device(self, device: str) -> None:
         self._change("del device")
         self.devices.discard(device)
@@ -343,8 +347,8 @@ def test_a_set_up_that_fails_half_way_is_undone(
             patch.setattr(host.kernel, "run_nft", fail)
             with pytest.raises(Failure, match="nft"):
                 dataplane.prepare()
-        assert host.kernel.things
-        dataplane.undo()
+            assert host.kernel.things
+            dataplane.undo()
 
 
 def test_what_cannot_be_undone_stays_in_the_journal(
