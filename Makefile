@@ -13,6 +13,7 @@ ONLY ?=
 SCHEDULES ?= 2000
 # Seconds for each target of `make fuzz`.
 SECONDS ?= 60
+FUZZ_TARGETS := wire frame node
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -27,7 +28,7 @@ $(BIN)/maturin:
 	$(BIN)/pip install --quiet 'maturin>=1.9,<2'
 
 $(BUILT): $(BIN)/maturin $(SOURCES)
-	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --release --extras dev --quiet
+	PIP_QUIET=1 VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --release --extras dev --quiet
 	@touch $@
 
 demo: setup ## a NAT64 dies and its connections go on: the two stories, in namespaces
@@ -60,9 +61,11 @@ bench: setup ## measurements with the ceiling of the same run; ONLY=prefix for s
 sim: ## seeded schedules of a cluster on a bad network; SCHEDULES=n
 	cargo run --release --quiet -p jsync-sim --bin sim -- $(SCHEDULES)
 
-fuzz: ## each fuzz target for SECONDS (needs nightly Rust and cargo-fuzz)
-	@for target in $$(cd rust/fuzz && cargo +nightly fuzz list); do \
-		(cd rust/fuzz && cargo +nightly fuzz run $$target -- -max_total_time=$(SECONDS)) || exit 1; \
+fuzz: ## each fuzz target for SECONDS; needs nightly Rust, installs cargo-fuzz
+	@command -v cargo-fuzz >/dev/null || cargo install --quiet cargo-fuzz
+	@for target in $(FUZZ_TARGETS); do \
+		cargo +nightly fuzz run --fuzz-dir rust/fuzz --features libfuzzer $$target -- \
+			-max_total_time=$(SECONDS) -print_final_stats=1 || exit 1; \
 	done
 
 clean: ## forget what was built
