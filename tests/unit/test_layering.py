@@ -7,7 +7,7 @@ CORE = Path(__file__).parents[2] / "rust" / "core" / "src"
 
 SHARED = {"addr", "config", "packet", "stats", "time", "tuple"}
 MAY_USE: dict[str, set[str]] = {
-    "addr": set(),
+    "addr": {"stats"},
     "time": set(),
     "tuple": set(),
     "stats": set(),
