@@ -3,8 +3,11 @@
 //! `jsync-bench [PREFIX]` prints a JSON object a line for every measurement whose name begins with
 //! PREFIX: name, value, unit, ceiling (measured in the same run) and ratio = value / ceiling.
 
+mod flows;
 mod memory;
 mod report;
+mod session;
+mod translate;
 
 use report::Report;
 
@@ -15,4 +18,6 @@ fn main() {
     let prefix = std::env::args().nth(1).unwrap_or_default();
     let mut report = Report::new(prefix);
     memory::run(&mut report);
+    translate::run(&mut report);
+    session::run(&mut report);
 }

@@ -1,0 +1,65 @@
+//! Nanoseconds for a packet of a known session, sessions in random order.
+//!
+//! The ratio is to a random cache line of this machine: how many lines a packet costs.
+
+use std::time::Duration;
+
+use jsync_core::time::Time;
+
+use crate::flows::{ACK, BURST, Buffers, GSO64K, Shape, TCP64, UDP64, UDP1500, nat64, open};
+use crate::report::Report;
+
+const SIZES: [(&str, u32); 4] =
+    [("1k", 1_000), ("100k", 100_000), ("1m", 1_000_000), ("10m", 10_000_000)];
+const SHAPES: [(&str, Shape); 4] =
+    [("udp64", UDP64), ("tcp64", TCP64), ("udp1500", UDP1500), ("gso64k", GSO64K)];
+/// Bursts that are timed.
+const BURSTS: u32 = 30_000;
+
+pub fn run(report: &mut Report) {
+    for (shape_name, shape) in SHAPES {
+        for (size_name, size) in SIZES {
+            let name = |way| format!("translate/{way}/{shape_name}/{size_name}");
+            let (out, back) = (name("v6to4"), name("v4to6"));
+            if report.wants(&out) || report.wants(&back) {
+                let (out_ns, back_ns) = measure(shape, size);
+                let line = report.random_line_ns();
+                for (name, ns) in [(out, out_ns), (back, back_ns)] {
+                    if report.wants(&name) {
+                        report.print(&name, ns, "ns", Some(line));
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn measure(shape: Shape, size: u32) -> (f64, f64) {
+    let now = Time::from_millis(1_000);
+    let mut nat64 = nat64(size, "198.51.100.0/24", "1024-65535");
+    let (masks, ..) = open(&mut nat64, shape, size, now);
+    let mut buffers = Buffers::new(shape);
+    let mut state = 1_u64;
+    let mut random = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (((state >> 33) * u64::from(size)) >> 31) as u32
+    };
+    // Large packets cost time to write, not to translate: fewer do.
+    let bursts = if shape.gso { BURSTS / 10 } else { BURSTS };
+    let per_packet = |total: Duration| total.as_nanos() as f64 / f64::from(bursts) / BURST as f64;
+    let mut out = Duration::ZERO;
+    for _ in 0..bursts {
+        for slot in 0..BURST {
+            buffers.write_v6(slot, shape, random(), ACK);
+        }
+        out += buffers.translate(&mut nat64, now, BURST, true);
+    }
+    let mut back = Duration::ZERO;
+    for _ in 0..bursts {
+        for slot in 0..BURST {
+            buffers.write_v4(slot, shape, masks[random() as usize], ACK);
+        }
+        back += buffers.translate(&mut nat64, now, BURST, true);
+    }
+    (per_packet(out), per_packet(back))
+}
