@@ -2,7 +2,6 @@ import json
 from pathlib import Path
 
 import pytest
-
 from jsync import _core, config
 from jsync.config import Settings
 from jsync.errors import Failure

@@ -1,7 +1,6 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from jsync.durations import format_duration, parse_duration
 
 

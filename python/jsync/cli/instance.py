@@ -2,8 +2,7 @@
 
 import json
 
-from jsync.cli.client import ask_one
-from jsync.cli.options import parser
+from jsync.cli.client import ask_one, parser
 
 
 def run(arguments: list[str]) -> int:

@@ -1,8 +1,7 @@
 """`jsync stats`."""
 
 from jsync.cli import tables
-from jsync.cli.client import ask_list
-from jsync.cli.options import parser
+from jsync.cli.client import ask_list, parser
 
 
 def run(arguments: list[str]) -> int:

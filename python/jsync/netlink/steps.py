@@ -251,8 +251,7 @@ class Device(Step, frozen=True, tag="device"):
         return kernel.index(self.device) is not None
 
     def apply(self, kernel: Kernel) -> None:
-        """Take one down that a crash has left: only a node that is ready brings it up."""
-        kernel.take_down(self.device)
+        """Nothing: `Node.attach` follows."""
 
     def undo(self, kernel: Kernel, before: Any) -> None:
         """Remove it."""

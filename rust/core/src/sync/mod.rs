@@ -1,6 +1,5 @@
 //! Session synchronisation: what nodes tell each other.
 
-mod buckets;
 mod bytes;
 pub mod config;
 pub mod digest;
