@@ -24,6 +24,7 @@ from jsync.failover import Failover, Instance
 from jsync.fifo import read_fifo
 from jsync.keys import node_secret
 from jsync.log import Log
+from jsync.netlink import HostSide
 from jsync.netlink.dataplane import Dataplane
 from jsync.netlink.kernel import lock_device
 from jsync.toml_lines import Path
@@ -111,7 +112,7 @@ class Daemon:
         log: Log,
         *,
         engine: Engine,
-        dataplane: Dataplane,
+        dataplane: HostSide,
         transport: Transport | None,
     ) -> None:
         self._settings = settings

@@ -4,3 +4,27 @@
 done, so that the next start can finish the work of a daemon that was killed, `dataplane` puts
 them together. Everything here blocks: the daemon calls it in a thread.
 """
+
+from typing import Protocol
+
+
+class HostSide(Protocol):
+    """What the daemon asks of `jsync.netlink.dataplane.Dataplane`, or of a test's stand-in."""
+
+    def prepare(self) -> None:
+        """Do what comes before the TUN."""
+
+    def connect(self) -> None:
+        """Lead packets to the TUN."""
+
+    def promote(self) -> None:
+        """This node is primary now."""
+
+    def announce(self) -> None:
+        """Tell the neighbours once more that it is."""
+
+    def demote(self) -> None:
+        """It is no longer."""
+
+    def undo(self) -> None:
+        """Take everything back."""

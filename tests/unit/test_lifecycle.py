@@ -1,0 +1,370 @@
+import os
+import signal
+import socket
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from io import StringIO
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+
+from jsync import config, daemon
+from jsync.control import listening
+from jsync.daemon import Daemon
+from jsync.errors import Failure
+from jsync.log import Log
+from jsync.transport import TransportStats
+
+if TYPE_CHECKING:
+    from jsync._core import BibRow, NodeStatus, PeerStatus, SessionRow
+
+CONFIG = """\
+[node]
+name = "J"
+id = 1
+control = "{control}"
+[nat64]
+pool4 = [{{ prefix = "192.0.2.1", ports = "61001-65535" }}]
+[sync]
+cluster = "campus"
+plaintext = true
+interface = "priv"
+"""
+
+
+class FakeEngine:
+    """An engine that notes what is asked of it, and is ready when told so."""
+
+    def __init__(self, history: list[str]) -> None:
+        self.history = history
+        self.event = os.eventfd(0, os.EFD_NONBLOCK)
+        self.frames: list[tuple[int, bytes]] = []
+        self.events: list[str] = []
+        self.ready = True
+        self.worker = "running"
+        self.refusal: OSError | None = None
+
+    def give(self, *frames: tuple[int, bytes]) -> None:
+        self.frames += frames
+        os.eventfd_write(self.event, 1)
+
+    def attach(self, device: str, *, persistent: bool) -> None:
+        self.history.append(f"attach {device}")
+        if self.refusal is not None:
+            raise self.refusal
+
+    def detach(self) -> None:
+        self.history.append("detach")
+
+    def fileno(self) -> int:
+        return self.event
+
+    def take_frames(self, limit: int = 64) -> list[tuple[int, bytes]]:
+        taken, self.frames = self.frames[:limit], self.frames[limit:]
+        if not taken:
+            with suppress(BlockingIOError):
+                os.eventfd_read(self.event)
+        return taken
+
+    def receive_frames(self, frames: Sequence[bytes]) -> list[int]:
+        return [0] * len(frames)
+
+    def take_events(self) -> list[str]:
+        taken, self.events = self.events, []
+        return taken
+
+    def leave(self) -> None:
+        self.history.append("leave")
+        self.give((0, b"bye"))
+
+    def status(self) -> "NodeStatus":
+        return {
+            "ready": self.ready,
+            "reason": "told so",
+            "sessions": 0,
+            "bib_entries": 0,
+            "max_sessions": 1,
+            "table_bytes": 0,
+            "worker": self.worker,
+        }
+
+    def peers(self) -> "list[PeerStatus]":
+        return []
+
+    def stats(self) -> list[tuple[str, str, int]]:
+        return []
+
+    def sessions(
+        self, proto: str | None, cursor: int, limit: int
+    ) -> "tuple[list[SessionRow], int | None]":
+        return [], None
+
+    def bib(self, proto: str | None, cursor: int, limit: int) -> "tuple[list[BibRow], int | None]":
+        return [], None
+
+
+class FakeDataplane:
+    """The host's side, which notes what is asked of it."""
+
+    def __init__(self, history: list[str]) -> None:
+        self.history = history
+        self.refusal: Failure | None = None
+
+    def prepare(self) -> None:
+        self.history.append("prepare")
+        if self.refusal is not None:
+            raise self.refusal
+
+    def connect(self) -> None:
+        self.history.append("connect")
+
+    def promote(self) -> None:
+        self.history.append("promote")
+
+    def announce(self) -> None:
+        self.history.append("announce")
+
+    def demote(self) -> None:
+        self.history.append("demote")
+
+    def undo(self) -> None:
+        self.history.append("undo")
+
+
+class FakeTransport:
+    """The private network, which notes what is sent."""
+
+    def __init__(self, history: list[str]) -> None:
+        self.history = history
+        self.stats = TransportStats()
+        self.broken = trio.Event()
+
+    async def run(self) -> None:
+        await self.broken.wait()
+        raise RuntimeError("a bug")
+
+    async def send(self, node: int, frame: bytes) -> None:
+        self.history.append(f"send {node} {frame.decode()}")
+
+    async def drain(self) -> None:
+        self.history.append("drain")
+
+
+class World:
+    """A daemon with everything around it faked but the control socket."""
+
+    def __init__(self, directory: Path) -> None:
+        self.history: list[str] = []
+        self.engine = FakeEngine(self.history)
+        self.dataplane = FakeDataplane(self.history)
+        self.transport = FakeTransport(self.history)
+        self.log = StringIO()
+        self.control = str(directory / "control.sock")
+        text = CONFIG.format(control=self.control)
+        (directory / "jsync.toml").write_text(text)
+        self.settings = config.load(str(directory / "jsync.toml"))
+
+    def run(self, script: Callable[["World"], object]) -> None:
+        """Run the daemon beside the script, which ends it."""
+
+        async def main(listener: socket.socket) -> None:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._script, script)
+                await Daemon(
+                    self.settings,
+                    Log(stream=self.log),
+                    engine=self.engine,
+                    dataplane=self.dataplane,
+                    transport=self.transport,
+                ).run(listener)
+
+        with listening(self.control) as listener:
+            trio.run(main, listener)
+
+    async def _script(self, script: Callable[["World"], object]) -> None:
+        await trio.to_thread.run_sync(script, self)
+
+    def wait_for(self, what: str) -> None:
+        for _ in range(500):
+            if what in self.history or what in self.log.getvalue():
+                return
+            trio.from_thread.run(trio.sleep, 0.01)
+        raise AssertionError(f"{what!r} did not come: {self.history} {self.log.getvalue()}")
+
+    def ask(self, *verb: str, **arguments: object) -> dict[str, object]:
+        from jsync.cli.client import Target, ask_one
+
+        return ask_one(Target(self.control), *verb, **arguments)
+
+
+def end(number: int = signal.SIGTERM) -> None:
+    os.kill(os.getpid(), number)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_everything_is_done_in_the_order_that_keeps_the_host_quiet(
+    world: World, number: int
+) -> None:
+    def script(world: World) -> None:
+        world.wait_for("message=translating")
+        world.engine.give((0, b"hello"), (3, b"ack"))
+        world.wait_for("send 3 ack")
+        end(number)
+
+    world.run(script)
+    assert world.history == [
+        "prepare",
+        "attach jsync0",
+        "connect",
+        "send 0 hello",
+        "send 3 ack",
+        "detach",
+        "leave",
+        "send 0 bye",
+        "drain",
+        "undo",
+    ]
+
+
+def test_the_way_to_the_translator_opens_when_the_node_is_ready(world: World) -> None:
+    world.engine.ready = False
+
+    def script(world: World) -> None:
+        world.wait_for("attach jsync0")
+        assert world.ask("check") == {"ready": False, "reason": "told so"}
+        assert "connect" not in world.history
+        world.engine.ready = True
+        world.wait_for("message=translating")
+        assert world.ask("check") == {"ready": True, "reason": "told so"}
+        end()
+
+    world.run(script)
+
+
+def test_a_node_that_joins_for_ever_can_be_ended(world: World) -> None:
+    world.engine.ready = False
+
+    def script(world: World) -> None:
+        world.wait_for("attach jsync0")
+        end()
+
+    world.run(script)
+    assert world.history[-1] == "undo"
+
+
+def failure_of(world: World, script: Callable[[World], object]) -> BaseException:
+    with pytest.raises(BaseExceptionGroup) as caught:
+        world.run(script)
+    error: BaseException = caught.value
+    while isinstance(error, BaseExceptionGroup):
+        (error,) = error.exceptions
+    return error
+
+
+def test_a_set_up_that_fails_is_undone(world: World) -> None:
+    world.dataplane.refusal = Failure("no nft")
+    assert str(failure_of(world, lambda _: None)) == "no nft"
+    assert world.history[0] == "prepare"
+    assert world.history[-1] == "undo"
+    assert "attach jsync0" not in world.history
+
+
+def test_a_device_that_cannot_be_opened_is_undone(world: World) -> None:
+    world.engine.refusal = OSError("jsync0: operation not permitted")
+    assert "CAP_NET_ADMIN" in str(failure_of(world, lambda _: None))
+    assert world.history[-1] == "undo"
+
+
+def test_a_translator_that_ends_takes_the_daemon_with_it(world: World) -> None:
+    def script(world: World) -> None:
+        world.wait_for("message=translating")
+        world.engine.worker = "the device was taken away"
+
+    assert "the device was taken away" in str(failure_of(world, script))
+    assert world.history[-4:] == ["leave", "send 0 bye", "drain", "undo"]
+
+
+def test_even_a_bug_leaves_nothing_behind(world: World) -> None:
+    def script(world: World) -> None:
+        world.wait_for("message=translating")
+        trio.from_thread.run_sync(world.transport.broken.set)
+
+    assert str(failure_of(world, script)) == "a bug"
+    assert world.history[-1] == "undo"
+
+
+def test_the_role_follows_keepalived(world: World) -> None:
+    def tell(state: str) -> None:
+        world.ask("notify", type="GROUP", name="jsync", state=state, priority="200")
+
+    def script(world: World) -> None:
+        world.wait_for("message=translating")
+        tell("BACKUP")
+        tell("MASTER")
+        world.wait_for("promote")
+        tell("FAULT")
+        world.wait_for("demote")
+        with pytest.raises(Failure, match="none of"):
+            tell("KING")
+        end()
+
+    world.run(script)
+    assert "state=MASTER priority=200 role=primary" in world.log.getvalue()
+
+
+def test_a_master_waits_for_its_addresses_to_leave_but_not_for_ever(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(daemon, "ADDRESSES_LEAVE_SECONDS", 0.2)
+
+    def script(world: World) -> None:
+        world.wait_for("message=translating")
+        world.ask("notify", type="GROUP", name="jsync", state="MASTER", priority="200")
+        end()
+        world.wait_for("drain")
+        assert "undo" not in world.history
+
+    world.run(script)
+    assert world.history[-1] == "undo"
+    assert "left this node MASTER" in world.log.getvalue()
+
+
+def test_events_of_the_engine_are_logged(world: World) -> None:
+    def script(world: World) -> None:
+        world.engine.events.append("peer 2 is up")
+        world.engine.give()
+        world.wait_for("peer 2 is up")
+        end()
+
+    world.run(script)
+
+
+def test_another_name_is_refused(world: World) -> None:
+    def script(world: World) -> None:
+        world.wait_for("message=translating")
+        assert world.ask("check", instance="J")["ready"] is True
+        assert world.ask("check", instance="default")["ready"] is True
+        with pytest.raises(Failure, match="'J', not 'K'"):
+            world.ask("check", instance="K")
+        end()
+
+    world.run(script)
+
+
+def test_frames_fit_the_private_network(tmp_path: Path) -> None:
+    sync = World(tmp_path).settings.sync
+    assert sync is not None
+    assert daemon.max_frame(sync) == 1500 - 28
+    sync.group = "ff08::1"
+    assert daemon.max_frame(sync) == 1500 - 48
+    sync.interface = "lo"
+    assert daemon.max_frame(sync) == 65_536 - 48
+    sync.transport = "tcp"
+    assert daemon.max_frame(sync) == 65_535
