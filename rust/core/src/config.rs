@@ -73,9 +73,6 @@ pub struct Pool4Entry {
     /// Its ports, or ICMP identifiers.
     #[serde(default = "all_ports")]
     pub ports: PortRange,
-    /// Packets with this mark use it.
-    #[serde(default)]
-    pub mark: u32,
 }
 
 /// Port 0 is no port, and the well-known ports belong to the host unless asked for.
@@ -181,6 +178,12 @@ impl Config {
         if self.pool4.is_empty() {
             return error("pool4: is empty; name at least one address".to_string());
         }
+        self.check_parts()
+    }
+
+    /// What must be right while running too, when pool4 may be empty for a time.
+    pub(crate) fn check_parts(&self) -> Result<(), ConfigError> {
+        let error = |text: String| Err(ConfigError(text));
         for entry in &self.pool4 {
             if entry.ports.max == 0 {
                 return error(format!("pool4 {}: port 0 alone is no port", entry.prefix));
@@ -197,6 +200,9 @@ impl Config {
             });
             if !covered {
                 return error(format!("bib[{index}] ipv4 {}: not in pool4", bib.ipv4));
+            }
+            if bib.protocol != Proto::Icmp && (bib.ipv4.port == 0 || bib.ipv6.port == 0) {
+                return error(format!("bib[{index}]: 0 is no port"));
             }
             if self.pool6.contains(&bib.ipv6.addr) {
                 return error(format!("bib[{index}] ipv6 {}: lies in pool6", bib.ipv6));

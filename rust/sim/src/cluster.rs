@@ -69,7 +69,6 @@ impl Setup {
             protocol: None,
             prefix: "192.0.2.1".parse().expect("a prefix"),
             ports: "61001-65535".parse().expect("a range"),
-            mark: 0,
         };
         let static_bib = |(port4, port6)| StaticBib {
             protocol: Proto::Tcp,

@@ -1,6 +1,7 @@
 //! The steps of RFC 6146: [`incoming`] tuple, [`filter`]ing and updating, [`outgoing`] tuple and
 //! translation. Each returns a [`Verdict`].
 
+pub mod change;
 mod expiry;
 pub mod filter;
 mod fragments;
@@ -13,6 +14,7 @@ use alloc::collections::VecDeque;
 use alloc::string::ToString;
 use core::net::{Ipv4Addr, Ipv6Addr};
 
+pub use change::ChangeError;
 pub use verdict::{Stop, Verdict};
 
 use crate::config::{Config, ConfigError};

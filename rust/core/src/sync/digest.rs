@@ -58,7 +58,7 @@ impl Digests {
         let global = &config.global;
         let pool4 = config.pool4.iter().map(|entry| {
             let proto = entry.protocol.map_or("all", |p| p.name());
-            alloc::format!("{proto} {} {} {}", entry.prefix, entry.ports, entry.mark)
+            alloc::format!("{proto} {} {}", entry.prefix, entry.ports)
         });
         let bib = config.bib.iter().map(|b| alloc::format!("{} {} {}", b.protocol, b.ipv6, b.ipv4));
         let timeouts = alloc::format!(
@@ -122,7 +122,6 @@ mod tests {
             protocol: None,
             prefix: text.parse().unwrap(),
             ports: "61001-65535".parse().unwrap(),
-            mark: 0,
         };
         Config { pool4: pool4.iter().map(entry).collect(), ..Config::default() }
     }

@@ -244,7 +244,6 @@ fn config() -> Config {
         protocol: None,
         prefix: "192.0.2.1".parse().unwrap(),
         ports: "61001-65535".parse().unwrap(),
-        mark: 0,
     };
     Config { pool4: std::vec![pool4], ..Config::default() }
 }

@@ -457,6 +457,11 @@ impl Table {
         }
     }
 
+    /// Makes a BIB entry static.
+    pub fn set_static(&mut self, slot: u32) {
+        self.arena.bib_mut(slot).flags |= bib_flag::STATIC;
+    }
+
     /// Ends sessions of removed BIB entries, looking at `budget` records at most.
     pub fn sweep(&mut self, budget: usize) {
         for _ in 0..budget {
@@ -500,14 +505,23 @@ impl Table {
     #[inline]
     pub fn refresh(&mut self, now: Time, id: SessionId, lifetime_ms: u32) {
         let session = self.arena.session_mut(id);
-        session.deadline = deadline(now, lifetime_ms);
+        let new = deadline(now, lifetime_ms);
+        // Only another configuration makes a lifetime end earlier.
+        let earlier = is_newer(session.deadline, new);
+        session.deadline = new;
         let before = session.flags;
         session.flags |= flag::TOUCHED | flag::LOCAL;
-        if before & flag::IDLE != 0 {
-            session.flags &= !flag::IDLE;
-            self.mark_changed(id);
-            self.arm(now, id);
+        if before & flag::IDLE != 0 || earlier {
+            self.refresh_told(now, id);
         }
+    }
+
+    /// A refresh of which peers have to be told, or which the wheel has to know.
+    #[cold]
+    fn refresh_told(&mut self, now: Time, id: SessionId) {
+        self.arena.session_mut(id).flags &= !flag::IDLE;
+        self.mark_changed(id);
+        self.arm(now, id);
     }
 
     /// Changes the TCP state and gives the session `lifetime_ms` from now.
@@ -682,6 +696,18 @@ impl Table {
         Some(id.raw())
     }
 
+    /// A BIB entry as people see it.
+    pub fn bib_record(&self, slot: u32) -> BibRecord {
+        let bib = self.arena.bib(slot);
+        BibRecord {
+            proto: bib.proto(),
+            src6: src6_of(bib),
+            src4: src4_of(bib),
+            is_static: bib.is_static(),
+            sessions: bib.sessions,
+        }
+    }
+
     /// See [`crate::nat64::Nat64::bib_scan`].
     pub fn bib_scan(
         &self,
@@ -694,13 +720,7 @@ impl Table {
         for slot in cursor..end {
             let bib = self.arena.bib(slot);
             if bib.is_live() {
-                f(BibRecord {
-                    proto: bib.proto(),
-                    src6: src6_of(bib),
-                    src4: src4_of(bib),
-                    is_static: bib.is_static(),
-                    sessions: bib.sessions,
-                });
+                f(self.bib_record(slot));
             }
         }
         (end < slots).then_some(end)

@@ -319,12 +319,7 @@ mod tests {
     use std::collections::HashSet;
 
     fn entry(prefix: &str, ports: &str, protocol: Option<Proto>) -> Pool4Entry {
-        Pool4Entry {
-            protocol,
-            prefix: prefix.parse().unwrap(),
-            ports: ports.parse().unwrap(),
-            mark: 0,
-        }
+        Pool4Entry { protocol, prefix: prefix.parse().unwrap(), ports: ports.parse().unwrap() }
     }
 
     fn pool(entries: &[Pool4Entry]) -> Pool4 {

@@ -25,7 +25,6 @@ fn entries() -> Vec<Pool4Entry> {
             protocol: None,
             prefix: prefix.parse().unwrap(),
             ports: ports.parse().unwrap(),
-            mark: 0,
         })
         .to_vec()
 }

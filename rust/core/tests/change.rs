@@ -1,0 +1,132 @@
+//! Changes of the configuration while sessions live.
+
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod common;
+
+use common::*;
+use jsync_core::config::{Globals, Pool4Entry, StaticBib};
+use jsync_core::nat64::{ChangeError, Nat64};
+use jsync_core::packet::Outcome;
+use jsync_core::time::Time;
+use jsync_core::tuple::{Endpoint4, Endpoint6, Proto};
+
+const T0: Time = Time::from_millis(10_000);
+
+fn nat() -> Nat64 {
+    nat64(r#"{"pool4": [{"prefix": "192.0.2.1", "ports": "61001-62000"}], "max-sessions": 1000}"#)
+}
+
+fn out(nat64: &mut Nat64, now: Time, port: u16) -> Wire {
+    let packet = Wire::V6(a6("2001:db8::8"), embed(a4("203.0.113.16")), udp(port, 53));
+    forward(nat64, now, &packet)
+}
+
+fn port_of(packet: &Wire) -> u16 {
+    let Wire::V4(_, _, L4::Udp { src, .. }) = packet else { panic!("{packet:?}") };
+    *src
+}
+
+fn entry(prefix: &str, ports: &str) -> Pool4Entry {
+    Pool4Entry { protocol: None, prefix: prefix.parse().unwrap(), ports: ports.parse().unwrap() }
+}
+
+fn bib(v6_port: u16, v4_port: u16) -> StaticBib {
+    StaticBib {
+        protocol: Proto::Udp,
+        ipv6: Endpoint6 { addr: a6("2001:db8::8"), port: v6_port },
+        ipv4: Endpoint4 { addr: a4("192.0.2.1"), port: v4_port },
+    }
+}
+
+#[test]
+fn other_timeouts_count_from_the_next_packet() {
+    let mut nat64 = nat();
+    out(&mut nat64, T0, 5000);
+    out(&mut nat64, T0, 5002);
+    let globals = Globals { udp_timeout: 120_000, ..Globals::default() };
+    nat64.set_globals(globals.clone()).unwrap();
+    out(&mut nat64, T0, 5000);
+    run_timers(&mut nat64, T0 + 130_000);
+    assert_eq!(nat64.session_count(), 1, "the session without a packet since keeps its time");
+    let error = nat64.set_globals(Globals { udp_timeout: 1, ..globals.clone() }).unwrap_err();
+    assert!(error.to_string().contains("udp-timeout"), "{error}");
+    assert_eq!(nat64.config().global, globals, "a refused change changes nothing");
+}
+
+#[test]
+fn filtering_can_be_switched_on_while_sessions_live() {
+    let mut nat64 = nat();
+    let port = port_of(&out(&mut nat64, T0, 5000));
+    let friend = a4("198.51.100.7");
+    let from = |addr, src| Wire::V4(addr, a4("192.0.2.1"), udp(src, port));
+    forward(&mut nat64, T0, &from(friend, 1));
+    let globals = Globals { address_dependent_filtering: true, ..Globals::default() };
+    nat64.set_globals(globals).unwrap();
+    forward(&mut nat64, T0, &from(friend, 2));
+    let stranger = from(a4("198.51.100.8"), 1).bytes();
+    assert!(matches!(send(&mut nat64, T0, &stranger).0, Outcome::Drop(_)));
+}
+
+#[test]
+fn pool4_changes_keep_what_they_can() {
+    let mut nat64 = nat();
+    let port = port_of(&out(&mut nat64, T0, 5000));
+    nat64.pool4_add(entry("192.0.2.1", "61001-65535")).unwrap();
+    nat64.pool4_remove(&entry("192.0.2.1", "61001-62000")).unwrap();
+    assert_eq!(port_of(&out(&mut nat64, T0, 5000)), port);
+    nat64.pool4_add(entry("192.0.2.9", "1024-65535")).unwrap();
+    nat64.pool4_remove(&entry("192.0.2.1", "61001-65535")).unwrap();
+    assert_eq!((nat64.session_count(), nat64.bib_count()), (0, 0));
+    assert!(matches!(out(&mut nat64, T0, 5000), Wire::V4(src, ..) if src == a4("192.0.2.9")));
+
+    assert_eq!(nat64.pool4_remove(&entry("192.0.2.1", "1-2")), Err(ChangeError::NotFound));
+    assert_eq!(nat64.pool4_add(entry("192.0.2.9", "1024-65535")), Err(ChangeError::Exists));
+    let huge = nat64.pool4_add(entry("10.0.0.0/8", "1024-65535")).unwrap_err();
+    assert!(huge.to_string().contains("/16"), "{huge}");
+    nat64.pool4_flush().unwrap();
+    assert_eq!(nat64.bib_count(), 0);
+    let packet = Wire::V6(a6("2001:db8::8"), embed(a4("203.0.113.16")), udp(1, 2));
+    assert!(matches!(send(&mut nat64, T0, &packet.bytes()).0, Outcome::Drop(_)));
+}
+
+#[test]
+fn a_mapping_with_many_sessions_leaves_nothing_behind() {
+    let mut nat64 = nat();
+    for n in 0..200 {
+        let packet = Wire::V6(a6("2001:db8::8"), embed(a4("203.0.113.16")), udp(5000, 1 + n));
+        forward(&mut nat64, T0, &packet);
+    }
+    let src6 = Endpoint6 { addr: a6("2001:db8::8"), port: 5000 };
+    nat64.bib_remove(Proto::Udp, Some(src6), None).unwrap();
+    assert_eq!(nat64.bib_count(), 0);
+    let mut seen = 0;
+    nat64.scan(T0, 0, 10_000, &mut |_| seen += 1);
+    assert_eq!(seen, 0);
+    // A new mapping in the same place has nothing to do with the old one's sessions.
+    out(&mut nat64, T0, 5000);
+    run_timers(&mut nat64, T0);
+    assert_eq!((nat64.session_count(), nat64.bib_count()), (1, 1));
+    assert_eq!(nat64.bib_remove(Proto::Tcp, Some(src6), None), Err(ChangeError::NotFound));
+}
+
+#[test]
+fn static_entries_come_and_go() {
+    let mut nat64 = nat();
+    let port = port_of(&out(&mut nat64, T0, 5000));
+    nat64.bib_add(bib(5000, port)).unwrap();
+    run_timers(&mut nat64, T0 + 400_000);
+    assert_eq!((nat64.session_count(), nat64.bib_count()), (0, 1), "the dynamic one became static");
+    assert_eq!(nat64.bib_add(bib(5000, port)), Err(ChangeError::Exists));
+    for (taken, what) in [(bib(5000, port ^ 1), "ipv6"), (bib(5001, port), "ipv4")] {
+        let error = nat64.bib_add(taken).unwrap_err();
+        assert!(matches!(error, ChangeError::Taken(_)), "{what}: {error}");
+    }
+    let error = nat64.bib_add(bib(5001, 80)).unwrap_err();
+    assert!(error.to_string().contains("not in pool4"), "{error}");
+    let error = nat64.pool4_flush().unwrap_err();
+    assert!(error.to_string().contains("bib[0]"), "{error}");
+    nat64.bib_remove(Proto::Udp, None, Some(bib(0, port).ipv4)).unwrap();
+    assert_eq!((nat64.bib_count(), nat64.config().bib.len()), (0, 0));
+    nat64.pool4_flush().unwrap();
+}
