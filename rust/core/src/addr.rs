@@ -322,6 +322,20 @@ mod tests {
         }
     }
 
+    /// RFC 6052 §2.2: a suffix that isn't zero is ignored.
+    #[test]
+    fn suffix_is_ignored() {
+        for (pool6, addr) in [
+            ("2001:db8::/32", "2001:db8:c000:221:0:ffff:ffff:ffff"),
+            ("2001:db8:122::/48", "2001:db8:122:c000:2:21ff:ffff:ffff"),
+            ("2001:db8:122:344::/64", "2001:db8:122:344:c0:2:21ff:ffff"),
+        ] {
+            let pool6: Pool6 = pool6.parse().unwrap();
+            let v4 = Ipv4Addr::new(192, 0, 2, 33);
+            assert_eq!(pool6.extract(&addr.parse().unwrap()), Some(v4), "{pool6}");
+        }
+    }
+
     #[test]
     fn refuses_bad_prefixes_and_says_why() {
         for (text, why) in [

@@ -98,8 +98,9 @@ impl Repr {
 /// Whether a header (options included) agrees with its checksum.
 #[inline]
 pub fn checksum_ok(header: &[u8]) -> bool {
+    // All ones read the same in either byte order.
     let (words, _) = header.as_chunks::<4>();
-    let sum = words.iter().fold(Sum::ZERO, |sum, &word| sum.add32(u32::from_be_bytes(word)));
+    let sum = words.iter().fold(Sum::ZERO, |sum, &word| sum.add32(u32::from_ne_bytes(word)));
     sum.fold() == 0xffff
 }
 

@@ -41,12 +41,13 @@ impl Repr {
     /// The header.
     #[inline]
     pub fn to_bytes(&self) -> [u8; HEADER_LEN] {
+        // The first 8 bytes are one number: narrow stores would be read back by wide loads.
+        let first = (0x6000_0000 | (u64::from(self.traffic_class) << 20)) << 32
+            | u64::from(self.payload_len) << 16
+            | u64::from(self.next_header) << 8
+            | u64::from(self.hop_limit);
         let mut bytes = [0; HEADER_LEN];
-        let first = 0x6000_0000 | (u32::from(self.traffic_class) << 20);
-        bytes[..4].copy_from_slice(&first.to_be_bytes());
-        bytes[PAYLOAD_LEN..NEXT_HEADER].copy_from_slice(&self.payload_len.to_be_bytes());
-        bytes[NEXT_HEADER] = self.next_header;
-        bytes[HOP_LIMIT] = self.hop_limit;
+        bytes[..SRC].copy_from_slice(&first.to_be_bytes());
         bytes[SRC..DST].copy_from_slice(&self.src.octets());
         bytes[DST..].copy_from_slice(&self.dst.octets());
         bytes

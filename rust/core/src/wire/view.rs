@@ -4,6 +4,7 @@ use core::net::{Ipv4Addr, Ipv6Addr};
 
 use super::checksum::Sum;
 use super::{IcmpError, Refusal, be16, icmpv4, icmpv6, ipv4, ipv6, ipv6_ext, tcp, udp};
+use crate::addr::{is_unicast4, is_unicast6};
 use crate::stats::DropReason;
 use crate::tuple::Proto;
 
@@ -110,16 +111,16 @@ pub struct View<A> {
 
 impl<A> View<A> {
     #[inline(always)]
-    fn new(src: A, dst: A, hop_limit: u8, total_len: usize) -> Self {
+    fn new(src: A, dst: A, hop_limit: u8, total_len: usize, l4_offset: u16, ports: Ports) -> Self {
         Self {
             src,
             dst,
-            l4: L4::Udp,
-            src_port: 0,
-            dst_port: 0,
-            tcp_flags: tcp::Flags(0),
+            l4: ports.l4,
+            src_port: ports.src,
+            dst_port: ports.dst,
+            tcp_flags: ports.tcp_flags,
             hop_limit,
-            l4_offset: 0,
+            l4_offset,
             total_len: total_len as u32,
             fragment: None,
             inner: None,
@@ -139,7 +140,8 @@ pub type View4 = View<Ipv4Addr>;
 /// An IPv6 packet.
 pub type View6 = View<Ipv6Addr>;
 
-/// A packet of either family.
+/// A packet of either family. Match on a reference: a view is two cache lines, and moving it costs
+/// as much as making it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Parsed {
     /// An IPv4 packet.
@@ -154,9 +156,30 @@ pub enum Parsed {
 /// See [`parse4`] and [`parse6`]; a version that is neither is refused.
 #[inline]
 pub fn parse(bytes: &[u8]) -> Result<Parsed, Refusal> {
+    // Every branch returns a value of its own: a common one would be put together in memory and
+    // copied, which costs more than the parsing.
     match bytes.first().map(|byte| byte >> 4) {
-        Some(4) => parse4(bytes).map(Parsed::V4),
-        Some(6) => parse6(bytes).map(Parsed::V6),
+        Some(4) => {
+            if let Some(view) = ordinary4(bytes) {
+                return Ok(Parsed::V4(view));
+            }
+        }
+        Some(6) => {
+            if let Some(view) = ordinary6(bytes) {
+                return Ok(Parsed::V6(view));
+            }
+        }
+        _ => {}
+    }
+    parse_unusual(bytes)
+}
+
+#[cold]
+#[inline(never)]
+fn parse_unusual(bytes: &[u8]) -> Result<Parsed, Refusal> {
+    match bytes.first().map(|byte| byte >> 4) {
+        Some(4) => parse4_unusual(bytes).map(Parsed::V4),
+        Some(6) => parse6_unusual(bytes).map(Parsed::V6),
         Some(_) => Err(DropReason::UnknownVersion.into()),
         None => Err(DropReason::Malformed.into()),
     }
@@ -171,29 +194,33 @@ pub fn parse(bytes: &[u8]) -> Result<Parsed, Refusal> {
 /// earns an ICMP error (RFC 7915 §4.1).
 #[inline]
 pub fn parse4(bytes: &[u8]) -> Result<View4, Refusal> {
-    // Nearly every packet: no options, not a fragment.
-    let Some(header) = bytes.first_chunk::<{ ipv4::HEADER_LEN }>() else {
-        return Err(DropReason::Malformed.into());
-    };
-    let total_len = usize::from(be16(header, ipv4::TOTAL_LEN));
-    if header[0] != 0x45 || ipv4::fragment(header) & !ipv4::DF != 0 || total_len > bytes.len() {
-        return parse4_unusual(bytes);
+    if let Some(view) = ordinary4(bytes) {
+        return Ok(view);
     }
-    if !ipv4::checksum_ok(header) {
-        return Err(DropReason::HeaderChecksum.into());
-    }
-    let mut view = View4 {
-        l4_offset: ipv4::HEADER_LEN as u16,
-        ..View::new(ipv4::src(header), ipv4::dst(header), header[ipv4::TTL], total_len)
-    };
-    check_source4(view.src)?;
-    parse_l4(&mut view, &bytes[..total_len], header[ipv4::PROTOCOL])?;
-    Ok(view)
+    parse4_unusual(bytes)
 }
 
-/// Options, fragments and lies.
+/// Nearly every packet: TCP or UDP without options or fragmentation. Whatever else it is, and what
+/// is wrong with it, is for [`parse4_unusual`] to find out.
+#[inline(always)]
+fn ordinary4(bytes: &[u8]) -> Option<View4> {
+    let header: &[u8; ipv4::HEADER_LEN] = bytes.first_chunk()?;
+    let total_len = usize::from(be16(header, ipv4::TOTAL_LEN));
+    let l4 = bytes.get(ipv4::HEADER_LEN..total_len)?;
+    let src = ipv4::src(header);
+    let good = header[0] == 0x45
+        && ipv4::fragment(header) & !ipv4::DF == 0
+        && ipv4::checksum_ok(header)
+        && is_unicast4(src);
+    if !good {
+        return None;
+    }
+    let ports = ports(l4, header[ipv4::PROTOCOL], l4.len())?;
+    let l4_offset = ipv4::HEADER_LEN as u16;
+    Some(View::new(src, ipv4::dst(header), header[ipv4::TTL], total_len, l4_offset, ports))
+}
+
 #[cold]
-#[inline(never)]
 fn parse4_unusual(bytes: &[u8]) -> Result<View4, Refusal> {
     let fixed = bytes.first_chunk().ok_or(DropReason::Malformed)?;
     let (header_len, fragment) = shape4(fixed)?;
@@ -203,16 +230,17 @@ fn parse4_unusual(bytes: &[u8]) -> Result<View4, Refusal> {
     if !ipv4::checksum_ok(header) {
         return Err(DropReason::HeaderChecksum.into());
     }
-    let mut view = View4 {
-        fragment,
-        l4_offset: header_len as u16,
-        ..View::new(ipv4::src(header), ipv4::dst(header), header[ipv4::TTL], total_len)
-    };
-    check_source4(view.src)?;
+    let (src, dst) = (ipv4::src(header), ipv4::dst(header));
+    if !is_unicast4(src) {
+        return Err(DropReason::BadAddress.into());
+    }
     if ipv4::has_source_route(&header[ipv4::HEADER_LEN..])? {
         return Err(Refusal::Reply(DropReason::SourceRoute, IcmpError::SourceRouteFailed));
     }
     check_fragment(fragment, payload.len())?;
+    let l4_offset = header_len as u16;
+    let mut view = View::new(src, dst, header[ipv4::TTL], total_len, l4_offset, Ports::NONE);
+    view.fragment = fragment;
     parse_l4(&mut view, packet, header[ipv4::PROTOCOL])?;
     Ok(view)
 }
@@ -223,43 +251,56 @@ fn parse4_unusual(bytes: &[u8]) -> Result<View4, Refusal> {
 /// As [`parse4`]; a Routing header with segments left earns a Parameter Problem (RFC 7915 §5.1).
 #[inline]
 pub fn parse6(bytes: &[u8]) -> Result<View6, Refusal> {
-    let Some(header) = bytes.first_chunk::<{ ipv6::HEADER_LEN }>() else {
-        return Err(DropReason::Malformed.into());
-    };
-    let total_len = ipv6::HEADER_LEN + usize::from(be16(header, ipv6::PAYLOAD_LEN));
-    let Some(packet) = bytes.get(..total_len) else {
-        return Err(DropReason::Malformed.into());
-    };
-    let mut view = View6 {
-        l4_offset: ipv6::HEADER_LEN as u16,
-        ..View::new(ipv6::src(header), ipv6::dst(header), header[ipv6::HOP_LIMIT], total_len)
-    };
-    check_source6(view.src)?;
-    let mut next_header = header[ipv6::NEXT_HEADER];
-    if !matches!(next_header, ipv4::TCP | ipv4::UDP | ipv6::ICMPV6) {
-        next_header = skip_extensions(&mut view, packet, next_header)?;
+    if let Some(view) = ordinary6(bytes) {
+        return Ok(view);
     }
-    parse_l4(&mut view, packet, next_header)?;
-    Ok(view)
+    parse6_unusual(bytes)
+}
+
+/// Nearly every packet: TCP or UDP without extension headers.
+#[inline(always)]
+fn ordinary6(bytes: &[u8]) -> Option<View6> {
+    let header: &[u8; ipv6::HEADER_LEN] = bytes.first_chunk()?;
+    let total_len = ipv6::HEADER_LEN + usize::from(be16(header, ipv6::PAYLOAD_LEN));
+    let l4 = bytes.get(ipv6::HEADER_LEN..total_len)?;
+    let src = ipv6::src(header);
+    if header[0] >> 4 != 6 || !is_unicast6(src) {
+        return None;
+    }
+    let ports = ports(l4, header[ipv6::NEXT_HEADER], l4.len())?;
+    let l4_offset = ipv6::HEADER_LEN as u16;
+    Some(View::new(src, ipv6::dst(header), header[ipv6::HOP_LIMIT], total_len, l4_offset, ports))
 }
 
 #[cold]
-#[inline(never)]
-fn skip_extensions(view: &mut View6, packet: &[u8], next_header: u8) -> Result<u8, Refusal> {
-    let chain = ipv6_ext::walk(packet, next_header, ipv6::HEADER_LEN)?;
+fn parse6_unusual(bytes: &[u8]) -> Result<View6, Refusal> {
+    let header: &[u8; ipv6::HEADER_LEN] = bytes.first_chunk().ok_or(DropReason::Malformed)?;
+    let total_len = ipv6::HEADER_LEN + usize::from(be16(header, ipv6::PAYLOAD_LEN));
+    let packet = bytes.get(..total_len).ok_or(DropReason::Malformed)?;
+    let src = ipv6::src(header);
+    if header[0] >> 4 != 6 {
+        return Err(DropReason::Malformed.into());
+    }
+    if !is_unicast6(src) {
+        return Err(DropReason::BadAddress.into());
+    }
+    let chain = ipv6_ext::walk(packet, header[ipv6::NEXT_HEADER], ipv6::HEADER_LEN)?;
     if let Some(offset) = chain.segments_left {
         let error = IcmpError::HeaderField { pointer: offset as u32 };
         return Err(Refusal::Reply(DropReason::RoutingHeader, error));
     }
-    // At most nine headers of 2048 bytes: fits. One that leaves the packet has no transport.
-    view.l4_offset = chain.offset as u16;
+    let payload = packet.len().checked_sub(chain.offset).ok_or(DropReason::Malformed)?;
+    let (dst, hop_limit) = (ipv6::dst(header), header[ipv6::HOP_LIMIT]);
+    // At most nine headers of 2048 bytes: fits.
+    let l4_offset = chain.offset as u16;
+    let mut view = View::new(src, dst, hop_limit, total_len, l4_offset, Ports::NONE);
     match chain.fragment {
         Some(fragment) if fragment.is_whole() => view.atomic_ident = Some(fragment.id as u16),
         fragment => view.fragment = fragment,
     }
-    let payload = packet.len().checked_sub(chain.offset).ok_or(DropReason::Malformed)?;
     check_fragment(view.fragment, payload)?;
-    Ok(chain.next_header)
+    parse_l4(&mut view, packet, chain.next_header)?;
+    Ok(view)
 }
 
 /// A fragment that another follows has a multiple of 8 bytes, and none reaches past 65535.
@@ -275,16 +316,45 @@ fn check_fragment(fragment: Option<Fragment>, payload: usize) -> Result<(), Refu
     Ok(())
 }
 
-/// RFC 1812 §5.3.7 and RFC 6890: a packet has a sender.
-#[inline]
-fn check_source4(src: Ipv4Addr) -> Result<(), Refusal> {
-    if crate::addr::is_unicast4(src) { Ok(()) } else { Err(DropReason::BadAddress.into()) }
+/// What a TCP or UDP header says.
+#[derive(Clone, Copy)]
+struct Ports {
+    l4: L4,
+    src: u16,
+    dst: u16,
+    tcp_flags: tcp::Flags,
 }
 
-/// RFC 4291 §2: a packet has a sender, and one that may be forwarded.
-#[inline]
-fn check_source6(src: Ipv6Addr) -> Result<(), Refusal> {
-    if crate::addr::is_unicast6(src) { Ok(()) } else { Err(DropReason::BadAddress.into()) }
+impl Ports {
+    const NONE: Self = Self { l4: L4::Udp, src: 0, dst: 0, tcp_flags: tcp::Flags(0) };
+}
+
+/// The ports of a TCP segment or UDP datagram, if what its header says of lengths is between the
+/// header's and `available`.
+#[inline(always)]
+fn ports(l4: &[u8], protocol: u8, available: usize) -> Option<Ports> {
+    if protocol == ipv4::TCP {
+        let header: &[u8; tcp::HEADER_LEN] = l4.first_chunk()?;
+        let len = 4 * usize::from(header[tcp::DATA_OFFSET] >> 4);
+        let flags = tcp::Flags(header[tcp::FLAGS]);
+        (tcp::HEADER_LEN <= len && len <= available).then(|| Ports {
+            l4: L4::Tcp,
+            src: be16(header, 0),
+            dst: be16(header, 2),
+            tcp_flags: flags,
+        })
+    } else if protocol == ipv4::UDP {
+        let header: &[u8; udp::HEADER_LEN] = l4.first_chunk()?;
+        let len = usize::from(be16(header, udp::LENGTH));
+        (udp::HEADER_LEN <= len && len <= available).then(|| Ports {
+            l4: L4::Udp,
+            src: be16(header, 0),
+            dst: be16(header, 2),
+            tcp_flags: tcp::Flags(0),
+        })
+    } else {
+        None
+    }
 }
 
 /// What differs between the families behind the IP header.
@@ -300,61 +370,41 @@ trait Family: Copy {
 }
 
 /// Fills in what the transport header says. `packet` ends where the IP packet does.
-#[inline(always)]
 fn parse_l4<A: Family>(view: &mut View<A>, packet: &[u8], protocol: u8) -> Result<(), Refusal> {
-    let later = view.fragment.is_some_and(|fragment| !fragment.is_first());
     let l4 = packet.get(usize::from(view.l4_offset)..).unwrap_or(&[]);
-    if protocol == ipv4::TCP {
-        view.l4 = L4::Tcp;
-        if later {
-            return Ok(());
+    match protocol {
+        ipv4::TCP | ipv4::UDP => {
+            view.l4 = if protocol == ipv4::TCP { L4::Tcp } else { L4::Udp };
+            let ports = match view.fragment {
+                None => ports(l4, protocol, l4.len()).ok_or(DropReason::Malformed)?,
+                // Options and data may be in the fragments that follow, the header not.
+                Some(fragment) if fragment.is_first() => {
+                    let needed =
+                        if protocol == ipv4::TCP { tcp::HEADER_LEN } else { udp::HEADER_LEN };
+                    if l4.len() < needed {
+                        return Err(DropReason::FragmentUntranslatable.into());
+                    }
+                    ports(l4, protocol, ipv4::MAX_LEN).ok_or(DropReason::Malformed)?
+                }
+                Some(_) => return Ok(()),
+            };
+            view.src_port = ports.src;
+            view.dst_port = ports.dst;
+            view.tcp_flags = ports.tcp_flags;
+            Ok(())
         }
-        let Some(header) = l4.first_chunk::<{ tcp::HEADER_LEN }>() else {
-            return Err(short_header(view.fragment));
-        };
-        let header_len = 4 * usize::from(header[tcp::DATA_OFFSET] >> 4);
-        if header_len < tcp::HEADER_LEN || (header_len > l4.len() && view.fragment.is_none()) {
-            return Err(DropReason::Malformed.into());
+        protocol if protocol == A::ICMP => {
+            // The pseudo-header of ICMPv6 has the length of the whole message, which no fragment
+            // knows (RFC 7915 §1.2).
+            if view.fragment.is_some() {
+                return Err(DropReason::FragmentUntranslatable.into());
+            }
+            if l4.len() < icmpv4::HEADER_LEN {
+                return Err(DropReason::Malformed.into());
+            }
+            A::icmp(view, packet)
         }
-        view.src_port = be16(header, 0);
-        view.dst_port = be16(header, 2);
-        view.tcp_flags = tcp::Flags(header[tcp::FLAGS]);
-    } else if protocol == ipv4::UDP {
-        view.l4 = L4::Udp;
-        if later {
-            return Ok(());
-        }
-        let Some(header) = l4.first_chunk::<{ udp::HEADER_LEN }>() else {
-            return Err(short_header(view.fragment));
-        };
-        let len = usize::from(be16(header, udp::LENGTH));
-        if len < udp::HEADER_LEN || (len > l4.len() && view.fragment.is_none()) {
-            return Err(DropReason::Malformed.into());
-        }
-        view.src_port = be16(header, 0);
-        view.dst_port = be16(header, 2);
-    } else if protocol == A::ICMP {
-        // The pseudo-header of ICMPv6 has the length of the whole message, which no fragment
-        // knows (RFC 7915 §1.2).
-        if view.fragment.is_some() {
-            return Err(DropReason::FragmentUntranslatable.into());
-        }
-        if l4.len() < icmpv4::HEADER_LEN {
-            return Err(DropReason::Malformed.into());
-        }
-        return A::icmp(view, packet);
-    } else {
-        return Err(DropReason::UnsupportedProtocol.into());
-    }
-    Ok(())
-}
-
-/// A transport header that isn't all there: the rest is in the next fragment, or nowhere.
-#[cold]
-fn short_header(fragment: Option<Fragment>) -> Refusal {
-    match fragment {
-        Some(_) => DropReason::FragmentUntranslatable.into(),
-        None => DropReason::Malformed.into(),
+        _ => Err(DropReason::UnsupportedProtocol.into()),
     }
 }
 
