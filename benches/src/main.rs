@@ -7,6 +7,7 @@ mod flows;
 mod memory;
 mod report;
 mod session;
+mod sync;
 mod translate;
 
 use report::Report;
@@ -20,4 +21,5 @@ fn main() {
     memory::run(&mut report);
     translate::run(&mut report);
     session::run(&mut report);
+    sync::run(&mut report);
 }
