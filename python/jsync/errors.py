@@ -1,11 +1,9 @@
 """What every part of jsync may raise to end a command with a message and an exit status."""
 
-from typing import Final
-
-FAILED: Final = 1
-USAGE: Final = 2
-NO_DAEMON: Final = 3
-NOT_READY: Final = 4
+FAILED = 1
+USAGE = 2
+NO_DAEMON = 3
+NOT_READY = 4
 
 
 class Failure(Exception):

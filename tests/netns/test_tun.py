@@ -61,8 +61,10 @@ def run(*command: str) -> None:
     subprocess.run(command, check=True, capture_output=True, text=True)
 
 
-def make_node() -> Node:
-    return Node(json.dumps(NAT64).encode(), None, keys=[], secret=bytes(range(32)))
+def make_node(sync: dict[str, object] | None = None) -> Node:
+    secret = bytes(range(32))
+    as_json = json.dumps(sync).encode() if sync else None
+    return Node(json.dumps(NAT64).encode(), as_json, keys=[secret] if sync else [], secret=secret)
 
 
 def eventually(condition: Callable[[], bool], seconds: float = 5) -> None:
@@ -239,12 +241,16 @@ def test_tcp_from_ipv4_by_a_static_entry(net: Net, node: Node) -> None:
     assert [(e["static"], e["src6"], e["src4_port"]) for e in entries] == [(True, HOST6, 8001)]
 
 
+@pytest.mark.skipif(shutil.which("ethtool") is None, reason="the program ethtool is missing")
 def test_tcp_without_offloads(net: Net, node: Node) -> None:
-    for host, link in (("n6", "eth6"), ("nat", "to6"), ("nat", "to4"), ("n4", "eth4")):
-        net.ip(host, f"link set {link} gso_max_size 1500 gso_ipv4_max_size 1500")
+    for host, link in (("n6", "eth6"), ("n4", "eth4")):
+        run(*net.exec(host, "ethtool", "-K", link, "tx", "off", "tso", "off", "gso", "off"))
     client, server = connect(net, "n6", "n4", (SERVER4_IN_6, 8001))
     with client, server:
         exchange(client, server, 2)
+    stats = counters(node)
+    packets = stats["received_ipv6_packets"] + stats["received_ipv4_packets"]
+    assert packets > 2 * 2 * (1 << 20) / 1440
 
 
 def test_udp_of_many_sizes_both_ways(net: Net, node: Node) -> None:
@@ -286,6 +292,56 @@ def test_udp_segmentation(net: Net, node: Node) -> None:
     stats = counters(node)
     assert stats["received_ipv6_packets"] < len(datagrams)
     assert stats["received_ipv4_packets"] < len(datagrams)
+
+
+def test_sessions_reach_a_second_node_and_come_in_pages(net: Net) -> None:
+    flows = 300
+    sync = {"cluster": "test", "hello-interval": 20, "dead-interval": 400, "join-timeout": 200}
+    nodes = [make_node(sync | {"node": number, "epoch": 1}) for number in (1, 2)]
+
+    def carry() -> None:
+        for sender, receiver in (nodes, nodes[::-1]):
+            while frames := sender.take_frames():
+                receiver.receive_frames([frame for _, frame in frames])
+
+    def carried(condition: Callable[[], bool]) -> None:
+        def check() -> bool:
+            carry()
+            return condition()
+
+        eventually(check)
+
+    carried(lambda: all(node.status()["ready"] for node in nodes))
+    net.attach(nodes[0])
+    for port in range(20_000, 20_000 + flows):
+        with net.socket("n6", socket.SOCK_DGRAM) as n6:
+            n6.bind((HOST6, port))
+            n6.sendto(b"hello", (SERVER4_IN_6, 5000))
+    carried(lambda: nodes[1].status()["sessions"] == flows)
+
+    def table(node: Node) -> set[tuple[object, ...]]:
+        found: list[tuple[object, ...]] = []
+        cursor: int | None = 0
+        while cursor is not None:
+            rows, cursor = node.sessions("udp", cursor, 64)
+            assert len(rows) <= 64
+            assert all(0 < row["expires_ms"] <= 300_000 * 1.25 for row in rows)
+            found += [(row["src6_port"], row["src4"], row["src4_port"]) for row in rows]
+        assert len(set(found)) == len(found) == flows
+        return set(found)
+
+    assert table(nodes[0]) == table(nodes[1])
+    assert nodes[0].sessions("tcp", 0, 64) == ([], None)
+    # What it has learnt, it translates.
+    nodes[0].detach()
+    net.attach(nodes[1])
+    (row, *_), _ = nodes[1].sessions("udp", 0, 1)
+    with net.socket("n6", socket.SOCK_DGRAM) as n6, net.socket("n4", socket.SOCK_DGRAM) as n4:
+        n6.bind((HOST6, row["src6_port"]))
+        n4.bind((SERVER4, 5000))
+        n4.sendto(b"still there?", (row["src4"], row["src4_port"]))
+        assert n6.recv(100) == b"still there?"
+    nodes[1].detach()
 
 
 def test_a_device_that_is_removed_is_told_and_can_be_attached_again(net: Net) -> None:

@@ -2,6 +2,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from jsync import _core, config
 from jsync.config import Settings
 from jsync.errors import Failure

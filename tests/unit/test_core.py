@@ -100,7 +100,8 @@ def test_counters_have_names_and_help() -> None:
     stats = standalone().stats()
     names = [name for name, _, _ in stats]
     assert len(set(names)) == len(names)
-    assert all(text.endswith(".") and value == 0 for _, text, value in stats)
+    assert all(text.endswith(".") for _, text, _ in stats)
+    assert {"drop_no_bib", "bib_created"} <= set(names)
 
 
 @pytest.mark.parametrize("device", ["", "tun%d", "a/b", "sixteen-letters-"])
@@ -114,6 +115,28 @@ def test_a_bad_device_name_is_refused(device: str) -> None:
 def test_an_unknown_protocol_is_refused() -> None:
     with pytest.raises(ValueError, match="proto: must be tcp, udp or icmp"):
         standalone().sessions("sctp", 0, 1)
+
+
+def test_bib_entries_come_in_pages() -> None:
+    entries = [
+        {"protocol": protocol, "ipv6": f"2001:db8::{n:x}#80", "ipv4": f"192.0.2.1#{61000 + n}"}
+        for protocol in ("tcp", "udp")
+        for n in range(1, 51)
+    ]
+    node = Node(as_json(NAT64 | {"bib": entries}), None, keys=[], secret=SECRET)
+    for proto, expected in (("udp", 50), (None, 100)):
+        seen: list[tuple[str, str, int]] = []
+        cursor: int | None = 0
+        while cursor is not None:
+            rows, cursor = node.bib(proto, cursor, 7)
+            assert len(rows) <= 7
+            assert all(row["static"] and row["sessions"] == 0 for row in rows)
+            seen += [(row["proto"], row["src6"], row["src4_port"]) for row in rows]
+        assert len(seen) == len(set(seen)) == expected
+        assert ("udp", "2001:db8::32", 61050) in seen
+    assert node.bib(None, 0, 0) == ([], 0)
+    assert node.bib(None, 2**32 - 1, 10) == ([], None)
+    assert node.status()["bib_entries"] == 100
 
 
 OTHER_KEY = bytes(32)

@@ -1,4 +1,5 @@
 import pytest
+
 from jsync.failover import Failover, Instance, parse_fifo_line
 
 
@@ -54,7 +55,7 @@ def test_repeating_a_state_is_no_change() -> None:
 @pytest.mark.parametrize("told", [("VRRP", "VI_1", "MASTER", 1), ("INSTANCE", "VI_1", "KING", 1)])
 def test_refuses_what_keepalived_never_says(told: tuple[str, str, str, int]) -> None:
     failover = Failover(alone=False)
-    with pytest.raises(ValueError, match="neither|none of"):
+    with pytest.raises(ValueError, match=r"neither|none of"):
         failover.notify(*told)
     assert failover.instances == []
 

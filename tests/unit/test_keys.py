@@ -3,6 +3,7 @@ import os
 from pathlib import Path
 
 import pytest
+
 from jsync.errors import Failure
 from jsync.keys import generate_key, node_secret, read_key
 
@@ -27,7 +28,7 @@ def test_refuses_a_key_that_others_may_read_and_says_what_to_type(
     tmp_path: Path, mode: int
 ) -> None:
     path = write(tmp_path / "my key", KEY.hex().encode(), mode)
-    with pytest.raises(Failure, match="chmod 0600 '.*my key'"):
+    with pytest.raises(Failure, match=r"chmod 0600 '.*my key'"):
         read_key(path)
 
 

@@ -2,7 +2,8 @@ import tomllib
 
 from hypothesis import given
 from hypothesis import strategies as st
-from jsync.toml_lines import key_lines, nearest_line
+
+from jsync.toml_lines import Path, key_lines, nearest_line
 
 DOCUMENT = '''# a comment [with] = brackets
 [node]
@@ -73,7 +74,8 @@ VALUES = st.recursive(
 def test_knows_the_line_of_every_key_of_any_document(
     tables: dict[str, dict[str, str]],
 ) -> None:
-    text, expected = "", {}
+    text = ""
+    expected: dict[Path, int] = {}
     for table, pairs in tables.items():
         expected[(table,)] = text.count("\n") + 1
         text += f"[{table}] # [x]\n"

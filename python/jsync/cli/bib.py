@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 
 from jsync.cli import tables
-from jsync.cli.client import ask, parser
+from jsync.cli.client import ask
+from jsync.cli.options import parser
 
 COLUMNS = ("proto", "src6", "src6_port", "src4", "src4_port", "static", "sessions")
 

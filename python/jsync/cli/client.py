@@ -1,48 +1,66 @@
-"""The other end of the daemon's control socket. Imports little: keepalived waits for it."""
+"""The other end of the daemon's control socket.
 
-import argparse
+keepalived waits for `jsync check` and `jsync notify`, so this imports little: no argparse, no
+typing. The other commands take `jsync.cli.options`.
+"""
+
 import json
 import os
 import socket
-from collections.abc import Iterator
-from typing import Any
 
-from jsync.errors import FAILED, NO_DAEMON, Failure
+from jsync.errors import FAILED, NO_DAEMON, USAGE, Failure
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from argparse import Namespace
+    from collections.abc import Iterator
+    from typing import Any
 
 DEFAULT_CONTROL = "/run/jsync/control.sock"
 TIMEOUT = 10.0
 
 
-def parser(command: str, description: str) -> argparse.ArgumentParser:
-    """A parser with what every verb that speaks to the daemon understands."""
-    result = argparse.ArgumentParser(prog=f"jsync {command}", description=description)
-    add_control(result)
-    return result
+class Target:
+    """Which daemon is meant."""
+
+    def __init__(self, control: "str | None" = None, instance: "str | None" = None) -> None:
+        self.control = control
+        self.instance = instance
 
 
-def add_control(to: argparse.ArgumentParser) -> None:
-    """Add the options that say which daemon is meant."""
-    to.add_argument(
-        "--control",
-        metavar="PATH",
-        default=os.environ.get("JSYNC_CONTROL", DEFAULT_CONTROL),
-        help="the daemon's control socket (or $JSYNC_CONTROL; %(default)s)",
-    )
-    to.add_argument(
-        "-i", dest="instance", metavar="NAME", help="refuse unless the node has this name"
-    )
+def split_target(arguments: "list[str]", usage: str) -> "tuple[Target, list[str]]":
+    """Take `--control PATH` and `-i NAME` out of the arguments; the rest.
+
+    Raises Failure with the usage on any other option.
+    """
+    target, rest = Target(), []
+    words = iter(arguments)
+    for word in words:
+        name, is_joined, value = word.partition("=")
+        if name in {"--control", "-i"}:
+            value = value if is_joined else next(words, "")
+            setattr(target, "control" if name == "--control" else "instance", value)
+            if not value:
+                raise Failure(f"{name}: a value is missing\n{usage}", USAGE)
+        elif word.startswith("-"):
+            raise Failure(f"there is no option {word}\n{usage}", USAGE)
+        else:
+            rest.append(word)
+    return target, rest
 
 
-def ask(options: argparse.Namespace, *verb: str, **arguments: object) -> Iterator[dict[str, Any]]:
+def ask(
+    target: "Target | Namespace", *verb: str, **arguments: object
+) -> "Iterator[dict[str, Any]]":
     """Put a request to the daemon; its answers, the last one included, as they come.
 
     Raises Failure: there is no daemon, or it refuses.
     """
     arguments = {key: value for key, value in arguments.items() if value is not None}
-    if options.instance is not None:
-        arguments["instance"] = options.instance
+    if instance := getattr(target, "instance", None):
+        arguments["instance"] = instance
     line = json.dumps({"verb": verb, "args": arguments}).encode() + b"\n"
-    path = options.control
+    path = getattr(target, "control", None) or os.environ.get("JSYNC_CONTROL", DEFAULT_CONTROL)
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
             connection.settimeout(TIMEOUT)
@@ -68,18 +86,20 @@ def ask(options: argparse.Namespace, *verb: str, **arguments: object) -> Iterato
     raise Failure(f"the daemon on {path} went away in the middle of its answer", NO_DAEMON)
 
 
-def ask_one(options: argparse.Namespace, *verb: str, **arguments: object) -> dict[str, Any]:
+def ask_one(target: "Target | Namespace", *verb: str, **arguments: object) -> "dict[str, Any]":
     """Put a request whose answer is an object."""
-    value: dict[str, Any] = _last(options, verb, arguments)
+    value: dict[str, Any] = _last(target, verb, arguments)
     return value
 
 
-def ask_list(options: argparse.Namespace, *verb: str) -> list[dict[str, Any]]:
+def ask_list(target: "Target | Namespace", *verb: str) -> "list[dict[str, Any]]":
     """Put a request whose answer is a list of objects."""
-    value: list[dict[str, Any]] = _last(options, verb, {})
+    value: list[dict[str, Any]] = _last(target, verb, {})
     return value
 
 
-def _last(options: argparse.Namespace, verb: tuple[str, ...], arguments: dict[str, object]) -> Any:
-    *_, answer = ask(options, *verb, **arguments)
+def _last(
+    target: "Target | Namespace", verb: tuple[str, ...], arguments: dict[str, object]
+) -> "Any":
+    *_, answer = ask(target, *verb, **arguments)
     return answer["value"]

@@ -1,7 +1,8 @@
 """`jsync global`."""
 
 from jsync.cli import tables
-from jsync.cli.client import ask_one, parser
+from jsync.cli.client import ask_one
+from jsync.cli.options import parser
 from jsync.config import is_duration
 from jsync.durations import format_duration
 

@@ -2,7 +2,8 @@
 
 import json
 
-from jsync.cli.client import ask_one, parser
+from jsync.cli.client import ask_one
+from jsync.cli.options import parser
 
 
 def run(arguments: list[str]) -> int:

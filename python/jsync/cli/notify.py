@@ -1,19 +1,23 @@
 """`jsync notify`: a state of keepalived's, told to the daemon."""
 
-from jsync.cli.client import ask_one, parser
+from jsync.cli.client import ask_one, split_target
+from jsync.errors import USAGE, Failure
+
+HELP = """\
+usage: jsync notify [--control PATH] [-i NAME] INSTANCE|GROUP NAME STATE PRIORITY
+
+Tell the daemon a state: MASTER, BACKUP, FAULT, STOP or DELETED. The arguments are those that
+keepalived appends to its notify script."""
 
 
 def run(arguments: list[str]) -> int:
     """Tell the daemon; 0 if it heard."""
-    options = parser(
-        "notify", "Tell the daemon a state. The arguments are those of keepalived's notify script."
-    )
-    options.add_argument("type", choices=["INSTANCE", "GROUP"])
-    options.add_argument("name")
-    options.add_argument("state", metavar="STATE", help="MASTER, BACKUP, FAULT, STOP or DELETED")
-    options.add_argument("priority", type=int)
-    told = options.parse_args(arguments)
-    ask_one(
-        told, "notify", type=told.type, name=told.name, state=told.state, priority=told.priority
-    )
+    if "-h" in arguments or "--help" in arguments:
+        print(HELP)
+        return 0
+    target, rest = split_target(arguments, HELP)
+    if len(rest) != 4:
+        raise Failure(f"four arguments are needed\n{HELP}", USAGE)
+    kind, name, state, priority = rest
+    ask_one(target, "notify", type=kind, name=name, state=state, priority=priority)
     return 0

@@ -1,7 +1,8 @@
 """`jsync peers`."""
 
 from jsync.cli import tables
-from jsync.cli.client import ask_list, parser
+from jsync.cli.client import ask_list
+from jsync.cli.options import parser
 
 COLUMNS = ("node", "state", "heard_ms_ago", "frames_received", "gaps", "epoch", "mismatch")
 

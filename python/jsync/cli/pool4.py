@@ -1,7 +1,8 @@
 """`jsync pool4`."""
 
 from jsync.cli import tables
-from jsync.cli.client import ask_list, parser
+from jsync.cli.client import ask_list
+from jsync.cli.options import parser
 
 COLUMNS = ("protocol", "prefix", "ports")
 

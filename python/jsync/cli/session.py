@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 
 from jsync.cli import tables
-from jsync.cli.client import ask, parser
+from jsync.cli.client import ask
+from jsync.cli.options import parser
 from jsync.durations import format_duration
 
 COLUMNS = (

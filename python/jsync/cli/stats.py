@@ -1,7 +1,8 @@
 """`jsync stats`."""
 
 from jsync.cli import tables
-from jsync.cli.client import ask_list, parser
+from jsync.cli.client import ask_list
+from jsync.cli.options import parser
 
 
 def run(arguments: list[str]) -> int:

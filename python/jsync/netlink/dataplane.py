@@ -1,6 +1,7 @@
 """Set-up and undoing of the host's side of the data plane."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from jsync.config import Settings
@@ -89,10 +90,22 @@ class Dataplane:
             entry = known.get(step.key)
             if entry is not None:
                 entry.step = step
-            else:
-                self._journal.entries.append(Entry(step, step.before(kernel)))
+                self._journal.save()
+                step.apply(kernel)
+                continue
+            entry = Entry(step, step.before(kernel))
+            self._journal.entries.append(entry)
             self._journal.save()
-            step.apply(kernel)
+            try:
+                step.apply(kernel)
+            except Failure:
+                # What kept it from being done may keep it from being undone too: no privilege,
+                # no nft. Then there is nothing to undo.
+                with suppress(Failure):
+                    step.undo(kernel, entry.before)
+                self._journal.entries.remove(entry)
+                self._journal.save()
+                raise
 
     def _undo(self, kernel: Kernel, entries: list[Entry]) -> None:
         others = kernel.other_daemons(self._settings.dataplane.device)

@@ -169,6 +169,13 @@ class Kernel:
         with self._tolerating(f"link {device}"):
             self._ip.link("set", index=self._index(device), mtu=mtu, state="up")
 
+    def take_down(self, device: str) -> None:
+        """Set the device down, if there is one."""
+        index = self.index(device)
+        if index is not None:
+            with self._tolerating(f"link {device}", errno.ENODEV):
+                self._ip.link("set", index=index, state="down")
+
     def delete_device(self, device: str) -> None:
         """Remove a device."""
         index = self.index(device)

@@ -251,7 +251,8 @@ class Device(Step, frozen=True, tag="device"):
         return kernel.index(self.device) is not None
 
     def apply(self, kernel: Kernel) -> None:
-        """Nothing: `Node.attach` follows."""
+        """Take one down that a crash has left: only a node that is ready brings it up."""
+        kernel.take_down(self.device)
 
     def undo(self, kernel: Kernel, before: Any) -> None:
         """Remove it."""

@@ -65,7 +65,7 @@ def with_length(frame: bytes) -> bytes:
 class SendQueue:
     """Frames that wait for one connection, bounded in bytes."""
 
-    def __init__(self, limit: int = QUEUE_BYTES) -> None:
+    def __init__(self, limit: int) -> None:
         self._limit = limit
         self._frames: deque[bytes] = deque()
         self._bytes = 0
@@ -106,7 +106,7 @@ class _Connection:
     dialled: bool
     node: int = 0
     """Who is at the other end; 0 until an authentic frame came."""
-    queue: SendQueue = field(default_factory=SendQueue)
+    queue: SendQueue = field(default_factory=lambda: SendQueue(QUEUE_BYTES))
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     why: str = "closed by the peer"
 

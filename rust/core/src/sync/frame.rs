@@ -68,6 +68,10 @@ pub enum Kind {
     SnapshotRequest = 5,
     /// A part of the table.
     Snapshot = 6,
+    /// What do your buckets of keys come down to?
+    DigestRequest = 7,
+    /// Digests of buckets of keys.
+    Digests = 8,
 }
 
 impl Kind {
@@ -79,6 +83,8 @@ impl Kind {
             4 => Self::Nack,
             5 => Self::SnapshotRequest,
             6 => Self::Snapshot,
+            7 => Self::DigestRequest,
+            8 => Self::Digests,
             _ => return None,
         })
     }

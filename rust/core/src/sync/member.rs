@@ -1,23 +1,27 @@
 //! This node's part in the cluster: what comes in, what is due, what goes out.
 
 use alloc::collections::{BTreeMap, VecDeque};
+use alloc::vec::Vec;
 
 use sha2::{Digest as _, Sha256};
 
 use crate::config::{Config, ConfigError};
 use crate::stats::{Counter, Stats};
 use crate::sync::Sessions;
+use crate::sync::buckets::{Buckets, ServeDigests};
 use crate::sync::bytes::Reader;
 use crate::sync::config::SyncConfig;
 use crate::sync::digest::Digests;
 use crate::sync::event::{Event, Events, Reason};
 use crate::sync::frame::{FrameError, Kind, OpenFrame};
 use crate::sync::graves::Graves;
-use crate::sync::message::{self, Greeting, Hello, SnapshotHead, SnapshotRequest};
+use crate::sync::message::{
+    self, DigestRequest, DigestsHead, Greeting, Hello, SnapshotHead, SnapshotRequest,
+};
 use crate::sync::peer::{Candidate, Incarnation, Input, Peer, PeerStatus, State};
 use crate::sync::queue::Outgoing;
 use crate::sync::record;
-use crate::sync::resync::{Coverage, Fetch, Serve};
+use crate::sync::resync::{Fetch, Plan, Serve};
 use crate::sync::sequence::Arrival;
 use crate::table::Change;
 use crate::time::Time;
@@ -36,8 +40,8 @@ pub struct Sync {
     pub(super) config: SyncConfig,
     pub(super) digests: Digests,
     pub(super) secret: [u8; 32],
-    /// Challenges given so far: each is given once.
-    pub(super) challenges: u64,
+    /// Random numbers made so far.
+    pub(super) randoms: u64,
     /// Number of the last frame.
     pub(super) seq: u64,
     pub(super) peers: BTreeMap<u16, Peer>,
@@ -50,6 +54,10 @@ pub struct Sync {
     pub(super) requests: u32,
     /// What peers have asked for, in turn.
     pub(super) serving: VecDeque<Serve>,
+    /// Digests that peers have asked for.
+    pub(super) digesting: Vec<ServeDigests>,
+    /// When to go on with digests of our table.
+    pub(super) work_at: Option<Time>,
     pub(super) graves: Graves,
     pub(super) hello_at: Time,
     pub(super) hello_sent: Option<Time>,
@@ -73,7 +81,7 @@ impl Sync {
         Ok(Self {
             digests: Digests::new(nat64),
             secret: *secret,
-            challenges: 0,
+            randoms: 0,
             seq: 0,
             peers: BTreeMap::new(),
             reason: Reason::Listening,
@@ -83,6 +91,8 @@ impl Sync {
             fetch: None,
             requests: 0,
             serving: VecDeque::new(),
+            digesting: Vec::new(),
+            work_at: None,
             graves: Graves::default(),
             hello_at: Time::ZERO,
             hello_sent: None,
@@ -194,13 +204,13 @@ impl Sync {
             .as_ref()
             .is_some_and(|c| c.epoch == header.epoch || now.millis_since(c.since) < CANDIDATE_MS);
         if !keep {
-            self.challenges += 1;
+            self.randoms += 1;
             peer.candidate = Some(Candidate {
                 epoch: header.epoch,
                 since: now,
                 heard: now,
                 seq: 0,
-                challenge: challenge(&self.secret, self.config.epoch, self.challenges),
+                challenge: random(&self.secret, self.config.epoch, self.randoms),
                 echo: 0,
             });
         }
@@ -304,6 +314,11 @@ impl Sync {
                 self.serving.extend(Serve::new(node, request));
             }
             Kind::Snapshot => self.snapshot(now, node, body, header.count, sessions)?,
+            Kind::DigestRequest => {
+                let request = DigestRequest::take(body).ok_or(Malformed)?;
+                self.digest_request(now, node, &request);
+            }
+            Kind::Digests => self.digests(now, node, body, header.count)?,
             Kind::Hello | Kind::Bye => {}
         }
         Ok(true)
@@ -359,15 +374,14 @@ impl Sync {
     pub(super) fn behind(&mut self, node: u16) {
         if let Some(known) = self.peers.get_mut(&node).and_then(|peer| peer.known.as_mut()) {
             known.incoming.forgive();
-            known.coverage = Coverage::default();
+            known.plan = None;
             if !known.lacking {
                 known.lacking = true;
                 self.events.push(Event::Behind { node });
             }
         }
-        if let Some(fetch) = self.fetch.as_mut().filter(|fetch| fetch.node == node) {
-            fetch.restart(self.requests);
-        }
+        // Settling begins anew.
+        self.fetch = self.fetch.take().filter(|fetch| fetch.node != node);
     }
 
     fn ask_for_missing(&mut self, now: Time, node: u16) {
@@ -419,25 +433,57 @@ impl Sync {
         let fetch = self.fetch.as_mut().filter(|fetch| fetch.node == node);
         let known = self.peers.get_mut(&node).and_then(|peer| peer.known.as_mut());
         let (Some(fetch), Some(known)) = (fetch, known) else { return Ok(()) };
-        let done = fetch.arrive(now, &head, self.requests, count, &mut known.coverage);
-        let (count_all, started) = (fetch.sessions, fetch.started);
+        if let Some(plan) = &mut known.plan {
+            fetch.arrive(now, &head, self.requests, count, plan);
+        }
         self.apply(now, &mut reader, count, true, sessions)?;
-        if done {
-            self.fetch = None;
-            self.events.push(Event::SnapshotDone {
-                node,
-                sessions: count_all,
-                ms: now.millis_since(started),
-            });
-            if let Some(known) = self.peers.get_mut(&node).and_then(|peer| peer.known.as_mut()) {
-                known.lacking = false;
-                known.coverage = Coverage::default();
-            }
-            if !self.reason.ready() {
-                self.become_ready(now, Reason::Fetched { node });
-            }
+        self.conclude(now);
+        Ok(())
+    }
+
+    fn digests(&mut self, now: Time, node: u16, body: &[u8], count: u16) -> Result<(), Malformed> {
+        let mut reader = Reader::new(body);
+        let head = DigestsHead::take(&mut reader).ok_or(Malformed)?;
+        if let Some(fetch) = self.fetch.as_mut().filter(|fetch| fetch.node == node) {
+            fetch.hear_digests(now, &head, (0..count).map_while(|_| reader.u64()));
+            self.conclude(now);
         }
         Ok(())
+    }
+
+    fn digest_request(&mut self, now: Time, node: u16, request: &DigestRequest) {
+        let DigestRequest { id, seed } = *request;
+        let repeated = self.digesting.iter_mut().find(|serve| serve.node == node && serve.id == id);
+        if let Some(serve) = repeated {
+            serve.next = 0;
+            return;
+        }
+        self.digesting.retain(|serve| serve.node != node);
+        self.digesting.push(ServeDigests { node, id, buckets: Buckets::new(seed), next: 0 });
+        self.work_at = Some(now);
+    }
+
+    /// Goes on with a fetch that has got what it asked for.
+    pub(super) fn conclude(&mut self, now: Time) {
+        let Some(fetch) = &mut self.fetch else { return };
+        let node = fetch.node;
+        let Some(known) = self.peers.get_mut(&node).and_then(|peer| peer.known.as_mut()) else {
+            return;
+        };
+        if let Some(plan) = fetch.conclude() {
+            known.plan = Some(plan);
+        }
+        if !known.plan.as_ref().is_some_and(Plan::is_done) {
+            return;
+        }
+        known.lacking = false;
+        known.plan = None;
+        let (sessions, ms) = (fetch.sessions, now.millis_since(fetch.started));
+        self.fetch = None;
+        self.events.push(Event::SnapshotDone { node, sessions, ms });
+        if !self.reason.ready() {
+            self.become_ready(now, Reason::Fetched { node });
+        }
     }
 
     /// Hands `count` sessions to the table. What may be `old` is checked against late removals.
@@ -471,6 +517,7 @@ impl Sync {
 
     pub(super) fn forget_transfers(&mut self, node: u16) {
         self.serving.retain(|serve| serve.node != node);
+        self.digesting.retain(|serve| serve.node != node);
         if self.fetch.as_ref().is_some_and(|fetch| fetch.node == node) {
             self.fetch = None;
             self.events.push(Event::SnapshotFailed { node });
@@ -488,9 +535,9 @@ impl Sync {
 struct Malformed;
 
 /// A number that nobody can guess, and that is never 0.
-fn challenge(secret: &[u8; 32], epoch: u64, number: u64) -> u64 {
+pub(super) fn random(secret: &[u8; 32], epoch: u64, number: u64) -> u64 {
     let mut hash = Sha256::new();
-    hash.update(b"jsync challenge");
+    hash.update(b"jsync random");
     hash.update(secret);
     hash.update(epoch.to_be_bytes());
     hash.update(number.to_be_bytes());

@@ -2,6 +2,7 @@
 
 use alloc::vec::Vec;
 
+use crate::sync::buckets::BUCKETS;
 use crate::sync::bytes::{Put, Reader};
 use crate::sync::digest::{Digests, Field};
 
@@ -145,8 +146,25 @@ pub struct SlotRange {
     pub until: u32,
 }
 
+/// Buckets of keys: seed (8), then a bit a bucket (128 bytes of eight big-endian words, bucket 0 is
+/// the lowest bit of the first word).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Filter {
+    /// What keys are hashed with.
+    pub seed: u64,
+    /// The buckets that are wanted.
+    pub buckets: [u64; BUCKETS / 64],
+}
+
+impl Filter {
+    /// Whether no bucket is wanted.
+    pub fn is_empty(&self) -> bool {
+        self.buckets == [0; BUCKETS / 64]
+    }
+}
+
 /// Asks for parts of a table: id (4), frames at most (2), then as many [`SlotRange`]s as the
-/// header's count.
+/// header's count, then a [`Filter`] or nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SnapshotRequest {
     /// Comes back in the answer.
@@ -155,12 +173,14 @@ pub struct SnapshotRequest {
     pub frames: u16,
     /// What is wanted, in order.
     pub ranges: Vec<SlotRange>,
+    /// Which sessions in these slots are wanted, if not all.
+    pub filter: Option<Filter>,
 }
 
 impl SnapshotRequest {
     /// How many ranges fit a body of `max_body` bytes.
     pub(crate) fn room(max_body: usize) -> usize {
-        (max_body.saturating_sub(6) / 8).min(MAX_SNAPSHOT_RANGES)
+        (max_body.saturating_sub(6 + 8 + BUCKETS / 8) / 8).min(MAX_SNAPSHOT_RANGES)
     }
 
     pub(crate) fn put(&self, out: &mut Vec<u8>) {
@@ -170,16 +190,82 @@ impl SnapshotRequest {
             out.put(range.from.to_be_bytes());
             out.put(range.until.to_be_bytes());
         }
+        if let Some(filter) = &self.filter {
+            out.put(filter.seed.to_be_bytes());
+            filter.buckets.iter().for_each(|word| out.put(word.to_be_bytes()));
+        }
     }
 
     pub(crate) fn take(body: &[u8], count: u16) -> Option<Self> {
         let mut reader = Reader::new(body);
         let (id, frames) = (reader.u32()?, reader.u16()?);
+        if usize::from(count) > MAX_SNAPSHOT_RANGES {
+            return None;
+        }
         let mut ranges = Vec::new();
-        for _ in 0..count.min(MAX_SNAPSHOT_RANGES as u16) {
+        for _ in 0..count {
             ranges.push(SlotRange { from: reader.u32()?, until: reader.u32()? });
         }
-        Some(Self { id, frames, ranges })
+        let mut filter = None;
+        if reader.end().is_none() {
+            let seed = reader.u64()?;
+            let mut buckets = [0; BUCKETS / 64];
+            for word in &mut buckets {
+                *word = reader.u64()?;
+            }
+            filter = Some(Filter { seed, buckets });
+        }
+        reader.end()?;
+        Some(Self { id, frames, ranges, filter })
+    }
+}
+
+/// Asks for the digests of a table's buckets: id (4), seed (8).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DigestRequest {
+    /// Comes back in the answer.
+    pub id: u32,
+    /// What keys are hashed with.
+    pub seed: u64,
+}
+
+impl DigestRequest {
+    pub(crate) fn put(&self, out: &mut Vec<u8>) {
+        out.put(self.id.to_be_bytes());
+        out.put(self.seed.to_be_bytes());
+    }
+
+    pub(crate) fn take(body: &[u8]) -> Option<Self> {
+        let mut reader = Reader::new(body);
+        let request = Self { id: reader.u32()?, seed: reader.u64()? };
+        reader.end()?;
+        Some(request)
+    }
+}
+
+/// The head of a frame with digests: id (4), the first bucket (2). As many digests (8 bytes each)
+/// as the header's count follow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DigestsHead {
+    /// The request that this answers.
+    pub id: u32,
+    /// The bucket of the first digest.
+    pub first: u16,
+}
+
+impl DigestsHead {
+    /// How many digests fit a body of `max_body` bytes.
+    pub(crate) const fn room(max_body: usize) -> usize {
+        max_body.saturating_sub(6) / 8
+    }
+
+    pub(crate) fn put(&self, out: &mut Vec<u8>) {
+        out.put(self.id.to_be_bytes());
+        out.put(self.first.to_be_bytes());
+    }
+
+    pub(crate) fn take(reader: &mut Reader<'_>) -> Option<Self> {
+        Some(Self { id: reader.u32()?, first: reader.u16()? })
     }
 }
 

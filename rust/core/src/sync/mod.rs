@@ -1,5 +1,6 @@
 //! Session synchronisation: what nodes tell each other.
 
+mod buckets;
 mod bytes;
 pub mod config;
 pub mod digest;

@@ -4,7 +4,7 @@ use alloc::collections::VecDeque;
 
 use crate::sync::digest::{Digests, Field};
 use crate::sync::message::UpdateRange;
-use crate::sync::resync::Coverage;
+use crate::sync::resync::Plan;
 use crate::sync::sequence::{Incoming, ReplayWindow};
 use crate::time::Time;
 
@@ -131,8 +131,8 @@ pub(crate) struct Incarnation {
     pub acknowledged: u64,
     /// Its table has sessions that we may lack: it has to be fetched.
     pub lacking: bool,
-    /// What has been fetched of it.
-    pub coverage: Coverage,
+    /// What is being fetched of it, and how far that got.
+    pub plan: Option<Plan>,
     /// When to try to fetch it, after a failure.
     pub fetch_at: Time,
     /// A NACK has to go.
@@ -157,7 +157,7 @@ impl Incarnation {
             incoming: Incoming::after(last),
             acknowledged: 0,
             lacking: false,
-            coverage: Coverage::default(),
+            plan: None,
             fetch_at: now,
             nack: false,
             wanted: VecDeque::new(),

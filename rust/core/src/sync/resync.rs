@@ -2,15 +2,20 @@
 //!
 //! Who fetches keeps track of the slots that it has; who serves keeps nothing but what it was last
 //! asked for. So a lost frame costs a repetition of that frame, and a table that changes meanwhile
-//! costs nothing: what changes is told in updates as well.
+//! costs nothing: what changes is told in updates as well. Who has a table of its own compares
+//! digests first, and fetches the sessions of those buckets that differ.
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
 use crate::sync::Sessions;
+use crate::sync::buckets::Comparison;
 use crate::sync::config::SyncConfig;
 use crate::sync::frame::{HEADER_LEN, Transmit};
-use crate::sync::message::{END, SNAPSHOT_HEAD_LEN, SlotRange, SnapshotHead, SnapshotRequest};
+use crate::sync::message::{
+    DigestRequest, DigestsHead, END, Filter, SNAPSHOT_HEAD_LEN, SlotRange, SnapshotHead,
+    SnapshotRequest,
+};
 use crate::sync::queue::Body;
 use crate::sync::record::{self, UPSERT_LEN};
 use crate::table::Change;
@@ -59,6 +64,23 @@ impl Coverage {
     }
 }
 
+/// What is fetched of a table. Outlives interruptions.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Plan {
+    /// The sessions that differ; None for all.
+    filter: Option<Filter>,
+    coverage: Coverage,
+}
+
+/// How far a fetch is.
+#[derive(Debug)]
+enum Stage {
+    /// Finding out what to fetch.
+    Comparing(Comparison),
+    /// Fetching it.
+    Taking,
+}
+
 /// A table that is being fetched.
 #[derive(Debug)]
 pub(crate) struct Fetch {
@@ -72,37 +94,45 @@ pub(crate) struct Fetch {
     pub ask_at: Time,
     /// It is time to ask.
     pub asking: bool,
-    /// Answers up to this request say nothing about what the table lacks now.
+    stage: Stage,
+    /// Answers up to this request say nothing about what is missing now.
     stale: u32,
     tries: u32,
 }
 
+/// What to ask a peer for.
+pub(crate) enum Question {
+    Digests(DigestRequest),
+    Snapshot(SnapshotRequest),
+}
+
 impl Fetch {
-    /// Begins after request `id`.
-    pub fn new(node: u16, now: Time, id: u32) -> Self {
-        Self { node, started: now, sessions: 0, ask_at: now, asking: true, stale: id, tries: 0 }
+    /// Fetches what a plan says, or finds out what differs from our table first.
+    pub fn new(node: u16, now: Time, id: u32, comparison: Option<Comparison>) -> Self {
+        let stage = comparison.map_or(Stage::Taking, Stage::Comparing);
+        let (ask_at, asking) = (now, true);
+        Self { node, started: now, sessions: 0, ask_at, asking, stage, stale: id, tries: 0 }
     }
 
-    /// Begins anew after request `id`: something else is missing now.
-    pub fn restart(&mut self, id: u32) {
-        self.stale = id;
-        self.asking = true;
+    /// The comparison, while it goes on.
+    pub fn comparison(&mut self) -> Option<&mut Comparison> {
+        match &mut self.stage {
+            Stage::Comparing(comparison) => Some(comparison),
+            Stage::Taking => None,
+        }
     }
 
-    /// What to ask for now.
-    pub fn request(
-        &mut self,
-        now: Time,
-        id: u32,
-        config: &SyncConfig,
-        coverage: &Coverage,
-    ) -> SnapshotRequest {
+    /// What to ask for now; a snapshot is asked for with request `id`.
+    pub fn question(&mut self, now: Time, id: u32, config: &SyncConfig, plan: &Plan) -> Question {
         self.asking = false;
         self.ask_at = now + (ANSWER_MS << self.tries.min(4));
         self.tries += 1;
-        let frames = (REQUEST_BYTES / usize::from(config.max_frame)).clamp(4, 256);
-        let ranges = coverage.holes(SnapshotRequest::room(config.max_body()));
-        SnapshotRequest { id, frames: frames as u16, ranges }
+        if let Stage::Comparing(Comparison { id, seed, .. }) = self.stage {
+            return Question::Digests(DigestRequest { id, seed });
+        }
+        let frames = (REQUEST_BYTES / usize::from(config.max_frame)).clamp(4, 256) as u16;
+        let ranges = plan.coverage.holes(SnapshotRequest::room(config.max_body()));
+        Question::Snapshot(SnapshotRequest { id, frames, ranges, filter: plan.filter })
     }
 
     /// The time to ask again has come; false if the peer is to be given up.
@@ -111,32 +141,62 @@ impl Fetch {
         self.tries < MAX_TRIES
     }
 
-    /// A part of the table is here, in answer to request `head.id` when the last was `id`. True if
-    /// nothing more is missing.
+    /// Some of the peer's digests are here.
+    pub fn hear_digests(
+        &mut self,
+        now: Time,
+        head: &DigestsHead,
+        digests: impl Iterator<Item = u64>,
+    ) {
+        if let Stage::Comparing(comparison) = &mut self.stage {
+            comparison.arrive(head, digests);
+            self.tries = 0;
+            self.ask_at = now + ANSWER_MS;
+        }
+    }
+
+    /// If both tables' digests are known by now: the plan for what differs.
+    pub fn conclude(&mut self) -> Option<Plan> {
+        let filter = self.comparison()?.outcome()?;
+        (self.stage, self.asking, self.tries) = (Stage::Taking, true, 0);
+        let mut plan = Plan { filter: Some(filter), coverage: Coverage::default() };
+        if filter.is_empty() {
+            plan.coverage.add(SlotRange { from: 0, until: END });
+        }
+        Some(plan)
+    }
+
+    /// A part of the table is here, in answer to request `head.id` when the last was `id`.
     pub fn arrive(
         &mut self,
         now: Time,
         head: &SnapshotHead,
         id: u32,
         sessions: u16,
-        coverage: &mut Coverage,
-    ) -> bool {
-        self.tries = 0;
+        plan: &mut Plan,
+    ) {
         self.sessions += u64::from(sessions);
-        if head.id <= self.stale {
-            return false;
+        if head.id <= self.stale || !matches!(self.stage, Stage::Taking) {
+            return;
         }
-        coverage.add(head.covers);
+        self.tries = 0;
+        plan.coverage.add(head.covers);
         self.ask_at = now + ANSWER_MS;
         if head.last && head.id == id {
             // Holes before the end may just be frames on their way.
-            if coverage.0.len() == 1 {
+            if plan.coverage.0.len() == 1 {
                 self.asking = true;
             } else {
                 self.ask_at = now + REORDER_MS;
             }
         }
-        coverage.holes(1).is_empty()
+    }
+}
+
+impl Plan {
+    /// Whether nothing more is missing.
+    pub fn is_done(&self) -> bool {
+        self.coverage.holes(1).is_empty()
     }
 }
 
@@ -148,16 +208,19 @@ pub(crate) struct Serve {
     id: u32,
     frames: u16,
     ranges: VecDeque<SlotRange>,
+    filter: Option<Filter>,
 }
 
 impl Serve {
     /// None if nothing is asked for.
     pub fn new(node: u16, request: SnapshotRequest) -> Option<Self> {
-        let ranges: VecDeque<_> = request.ranges.into_iter().filter(|r| r.from < r.until).collect();
+        let ranges: VecDeque<_> =
+            request.ranges.iter().copied().filter(|r| r.from < r.until).collect();
         if ranges.is_empty() || request.frames == 0 {
             return None;
         }
-        Some(Self { node, id: request.id, frames: request.frames, ranges })
+        let SnapshotRequest { id, frames, filter, .. } = request;
+        Some(Self { node, id, frames, ranges, filter })
     }
 
     /// The next frame, and whether it is the last.
@@ -178,6 +241,9 @@ impl Serve {
             let wanted = (range.until - range.from) as usize;
             let budget = (room - usize::from(count)).min(wanted).min(slots);
             let next = sessions.scan(now, range.from, budget, &mut |record| {
+                if self.filter.is_some_and(|filter| !filter.wants(&record.key)) {
+                    return;
+                }
                 record::put(&mut buf, &Change::Upsert(record));
                 count += 1;
             });

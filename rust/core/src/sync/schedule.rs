@@ -4,13 +4,14 @@ use alloc::vec::Vec;
 
 use crate::stats::Counter;
 use crate::sync::Sessions;
+use crate::sync::buckets::{BUCKETS, Comparison, ServeDigests};
 use crate::sync::event::{Event, Reason};
 use crate::sync::frame::{Header, Kind, Transmit};
-use crate::sync::member::Sync;
-use crate::sync::message::{self, Greeting, Hello, MAX_NACK_RANGES};
+use crate::sync::member::{Sync, random};
+use crate::sync::message::{self, DigestsHead, Greeting, Hello, MAX_NACK_RANGES};
 use crate::sync::peer::{Incarnation, Input, State};
 use crate::sync::queue::Body;
-use crate::sync::resync::Fetch;
+use crate::sync::resync::{Fetch, Plan, Question};
 use crate::time::Time;
 
 /// The least time between two HELLOs, ms: what happens in between shares one.
@@ -18,6 +19,8 @@ const HELLO_PAUSE_MS: u64 = 20;
 /// How long after its last update a node says HELLO, ms: with its number, so that its loss is
 /// noticed long before the next regular HELLO.
 const TAIL_MS: u64 = 30;
+/// Slots of the table that digests are computed of at once.
+const SLOTS_AT_ONCE: usize = 1 << 14;
 /// The least time between two NACKs, ms; doubles with every try.
 const NACK_PAUSE_MS: u64 = 40;
 /// NACKs without any answer after which the table is fetched instead.
@@ -38,6 +41,9 @@ impl Sync {
             self.hello_due = true;
             self.tail_at = None;
             self.hello_at = now + u64::from(self.config.hello_interval);
+        }
+        if self.work_at.is_some_and(|at| now >= at) {
+            self.compute_digests(now, sessions);
         }
         if self.outgoing.flush_at.is_some_and(|at| now >= at) {
             self.outgoing.flush_at = None;
@@ -75,7 +81,8 @@ impl Sync {
         });
         let fetch = self.fetch.as_ref().filter(|f| !f.asking).map(|f| f.ask_at);
         let join = self.join_deadline().filter(|_| self.reason == Reason::Listening);
-        let own = [Some(self.hello_at), self.tail_at, self.outgoing.flush_at, fetch, join];
+        let own =
+            [Some(self.hello_at), self.tail_at, self.work_at, self.outgoing.flush_at, fetch, join];
         peers.chain(own).flatten().min()
     }
 
@@ -86,6 +93,7 @@ impl Sync {
                 || self.leaving
                 || self.outgoing.flushing
                 || !self.serving.is_empty()
+                || self.digesting.iter().any(|s| s.buckets.is_done() && s.next < BUCKETS)
                 || self.fetch.as_ref().is_some_and(|fetch| fetch.asking)
                 || self.known().any(|(_, known)| known.nack || !known.wanted.is_empty()))
     }
@@ -113,6 +121,7 @@ impl Sync {
             .or_else(|| self.request_frame(now))
             .or_else(|| self.update_frame(now, sessions))
             .or_else(|| self.repetition(now, sessions))
+            .or_else(|| self.digests_frame())
             .or_else(|| self.snapshot_frame(now, sessions))
             .or_else(|| self.bye_frame())?;
         sessions.stats().count(Counter::FramesSent);
@@ -189,7 +198,22 @@ impl Sync {
             // Whoever is ready has the most to give.
             let from = self.known().filter(lacking).max_by_key(|(_, known)| known.ready);
             if let Some((node, _)) = from {
-                self.fetch = Some(Fetch::new(node, now, self.requests));
+                self.requests += 1;
+                self.randoms += 1;
+                let (id, seed) =
+                    (self.requests, random(&self.secret, self.config.epoch, self.randoms));
+                // A node that starts has nothing to compare.
+                let joining = !self.reason.ready();
+                let mut comparison = None;
+                if let Some(known) = self.known_mut(node) {
+                    if joining {
+                        known.plan.get_or_insert_default();
+                    } else if known.plan.is_none() {
+                        comparison = Some(Comparison::new(id, seed));
+                        self.work_at = Some(now);
+                    }
+                }
+                self.fetch = Some(Fetch::new(node, now, id, comparison));
                 self.events.push(Event::SnapshotStarted { node });
             }
         }
@@ -292,13 +316,50 @@ impl Sync {
     fn request_frame(&mut self, now: Time) -> Option<Transmit> {
         let fetch = self.fetch.as_mut().filter(|fetch| fetch.asking)?;
         let node = fetch.node;
-        let known = self.peers.get(&node)?.known.as_ref()?;
+        let no_plan = Plan::default();
+        let plan = self.peers.get(&node)?.known.as_ref()?.plan.as_ref().unwrap_or(&no_plan);
         self.requests += 1;
-        let request = fetch.request(now, self.requests, &self.config, &known.coverage);
         let mut buf = Transmit::buffer(self.config.max_body());
-        request.put(&mut buf);
-        let count = request.ranges.len() as u16;
-        Some(self.frame(Kind::SnapshotRequest, node, Body { buf, count }))
+        match fetch.question(now, self.requests, &self.config, plan) {
+            Question::Digests(request) => {
+                request.put(&mut buf);
+                Some(self.frame(Kind::DigestRequest, node, Body { buf, count: 0 }))
+            }
+            Question::Snapshot(request) => {
+                request.put(&mut buf);
+                let count = request.ranges.len() as u16;
+                Some(self.frame(Kind::SnapshotRequest, node, Body { buf, count }))
+            }
+        }
+    }
+
+    /// Goes on with the digests of our table: first those that others wait for.
+    fn compute_digests(&mut self, now: Time, sessions: &impl Sessions) {
+        let others = self.digesting.iter_mut().map(|serve| &mut serve.buckets);
+        let ours = self.fetch.as_mut().and_then(Fetch::comparison).map(|c| &mut c.ours);
+        let mut undone = others.chain(ours).filter(|buckets| !buckets.is_done());
+        let Some(buckets) = undone.next() else {
+            self.work_at = None;
+            return;
+        };
+        buckets.advance(now, SLOTS_AT_ONCE, sessions);
+        // A millisecond later, so that packets get their turn in between.
+        self.work_at = Some(now + 1);
+        drop(undone);
+        self.conclude(now);
+    }
+
+    fn digests_frame(&mut self) -> Option<Transmit> {
+        let ready = |serve: &&mut ServeDigests| serve.buckets.is_done() && serve.next < BUCKETS;
+        let serve = self.digesting.iter_mut().find(ready)?;
+        let max_body = self.config.max_body();
+        let mut buf = Transmit::buffer(max_body);
+        DigestsHead { id: serve.id, first: serve.next as u16 }.put(&mut buf);
+        let part = serve.buckets.part(serve.next, DigestsHead::room(max_body));
+        part.iter().for_each(|digest| buf.extend_from_slice(&digest.to_be_bytes()));
+        let (node, count) = (serve.node, part.len() as u16);
+        serve.next += part.len();
+        Some(self.frame(Kind::Digests, node, Body { buf, count }))
     }
 
     fn update_frame(&mut self, now: Time, sessions: &mut impl Sessions) -> Option<Transmit> {

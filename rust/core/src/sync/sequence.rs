@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use crate::sync::message::UpdateRange;
 use crate::time::Time;
 
-const WORDS: usize = 16;
+const WORDS: usize = 64;
 /// How far behind the highest number a late one may come: a word less than the bitmap has, since
 /// the word that the highest is in gets cleared as a whole.
 pub const WINDOW: u64 = (WORDS as u64 - 1) * 64;
@@ -205,7 +205,7 @@ mod tests {
         #[test]
         fn the_window_agrees_with_a_set(
             start in prop_oneof![Just(0u64), Just(u64::MAX - 5000), 0..5000u64],
-            steps in prop::collection::vec(prop_oneof![4 => 0..100u64, 1 => 0..3000u64], 1..400),
+            steps in prop::collection::vec(prop_oneof![4 => 0..100u64, 1 => 0..12_000u64], 1..400),
         ) {
             let mut window = ReplayWindow::after(start);
             let (mut seen, mut base) = (BTreeSet::new(), start);
@@ -226,7 +226,7 @@ mod tests {
 
         #[test]
         fn what_is_asked_for_is_what_is_missing(
-            lost in prop::collection::btree_set(1..900u64, 0..60), last in 1..900u64
+            lost in prop::collection::btree_set(1..4000u64, 0..60), last in 1..4000u64
         ) {
             let mut incoming = Incoming::after(0);
             for number in (1..=last).filter(|n| !lost.contains(n)) {

@@ -41,7 +41,7 @@ impl Model {
     }
 }
 
-fn session(number: u32, version: u32) -> SessionRecord {
+pub fn session(number: u32, version: u32) -> SessionRecord {
     let src6 = Endpoint6 { addr: u128::from(number).into(), port: number as u16 };
     let src4 = Endpoint4 { addr: (0xc000_0200 + (number >> 16)).into(), port: number as u16 };
     let dst4 = Endpoint4 { addr: "203.0.113.24".parse().unwrap(), port: 80 };
@@ -324,8 +324,8 @@ fn lost_frames_only_delay() {
             net.run(5);
         }
         net.run(20_000);
-        net.assert_equal();
         assert!((1..=3).all(|node| net.ready(node)), "loss {loss}");
+        net.assert_equal();
         assert!(net.members[&2].table.stats.value(Counter::FrameGap) > 0);
     }
 }
@@ -457,6 +457,33 @@ fn a_healed_partition_leaves_equal_tables() {
         assert_eq!((net.state(1, 2), net.state(2, 1)), ("up", "up"));
         net.assert_equal();
         assert!(net.ready(1) && net.ready(2));
+    }
+}
+
+#[test]
+fn after_a_partition_only_what_differs_travels() {
+    let mut net = Net::new();
+    net.loss = 100;
+    net.start(1);
+    net.start(2);
+    net.run(5000);
+    (0..50_000).for_each(|number| net.at(1).table.create(number));
+    net.run(3000);
+    net.assert_equal();
+    let sent = |net: &Net, node| net.members[&node].table.stats.value(Counter::SnapshotSent);
+    let before = [sent(&net, 1), sent(&net, 2)];
+    net.cut.extend([(1, 2), (2, 1)]);
+    net.run(5000);
+    (50_000..50_010).for_each(|number| net.at(1).table.create(number));
+    (60_000..60_010).for_each(|number| net.at(2).table.create(number));
+    net.run(5000);
+    net.cut.clear();
+    net.run(10_000);
+    net.assert_equal();
+    assert_eq!(net.members[&1].table.sessions.len(), 50_020);
+    for (node, before) in [1, 2].into_iter().zip(before) {
+        let sent = sent(&net, node) - before;
+        assert!((10..8000).contains(&sent), "node {node} sent {sent}");
     }
 }
 
@@ -610,7 +637,9 @@ fn mad_frame() -> impl Strategy<Value = (frame::Kind, u16, Vec<u64>, Vec<u8>)> {
     use frame::Kind::*;
     let number = prop_oneof![0..5u64, Just(u64::MAX), Just(u64::MAX - 1), any::<u64>()];
     (
-        prop::sample::select(&[Hello, Update, Nack, SnapshotRequest, Snapshot][..]),
+        prop::sample::select(
+            &[Hello, Update, Nack, SnapshotRequest, Snapshot, DigestRequest, Digests][..],
+        ),
         prop_oneof![0..4u16, any::<u16>()],
         prop::collection::vec(number, 0..8),
         prop::collection::vec(any::<u8>(), 0..80),

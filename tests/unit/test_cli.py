@@ -1,0 +1,314 @@
+import csv
+import json
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jsync import cli
+from jsync.control import Control
+from jsync.errors import Failure
+
+SESSIONS = [
+    {
+        "proto": proto,
+        "src6": "2001:db8::8",
+        "src6_port": 1000 + n,
+        "dst6": "64:ff9b::c000:208",
+        "dst6_port": 80,
+        "src4": "192.0.2.1",
+        "src4_port": 61001 + n,
+        "dst4": "192.0.2.8",
+        "dst4_port": 80,
+        "state": "ESTABLISHED",
+        "expires_ms": 7_199_500,
+    }
+    for n, proto in enumerate(["tcp", "udp"])
+]
+BIB = [
+    {
+        "proto": "tcp",
+        "src6": "2001:db8::8",
+        "src6_port": 8001,
+        "src4": "192.0.2.1",
+        "src4_port": 61001,
+        "static": True,
+        "sessions": 2,
+    }
+]
+STATUS = {
+    "name": "J",
+    "node": 1,
+    "cluster": "campus",
+    "state": "running",
+    "role": "primary",
+    "keepalived": [{"type": "GROUP", "name": "jsync", "state": "MASTER", "priority": 200}],
+    "ready": True,
+    "reason": "it has taken a snapshot",
+    "sessions": 2,
+    "bib_entries": 1,
+    "max_sessions": 4_000_000,
+    "table_bytes": 1_500_000,
+    "worker": "running",
+    "device": "jsync0",
+    "pool6": "64:ff9b::/96",
+    "transport": "tcp",
+    "network": {"frames_sent": 5},
+}
+
+
+def sessions(arguments: dict[str, Any]) -> Iterator[list[Any]]:
+    wanted = arguments.get("protocols")
+    for row in SESSIONS:
+        if wanted is None or row["proto"] in wanted:
+            yield [row]
+
+
+class Daemon:
+    """The daemon's end of the socket, with answers that are made up."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = str(path)
+        self.told: list[dict[str, Any]] = []
+        self.ready = True
+        self.control = Control(
+            {
+                ("check",): lambda _: {"ready": self.ready, "reason": "because"},
+                ("notify",): self._notify,
+                ("instance", "status"): lambda _: STATUS,
+                ("peers",): lambda _: [{"node": 2, "state": "up", "heard_ms_ago": 5, "gaps": 0,
+                                        "frames_received": 9, "epoch": 7, "mismatch": None}],
+                ("stats", "display"): lambda _: [
+                    {"name": "packets_in", "help": "Packets read", "value": 5},
+                    {"name": "drop_malformed", "help": "Bad packets", "value": 0},
+                ],
+                ("global", "display"): lambda _: {"udp-timeout": 300_000, "tos": 7},
+                ("pool4", "display"): self._refuse,
+            },
+            {("session", "display"): sessions, ("bib", "display"): lambda _: iter([BIB])},
+        )  # fmt: skip
+
+    def _notify(self, arguments: dict[str, Any]) -> object:
+        self.told.append(arguments)
+        return {}
+
+    def _refuse(self, arguments: dict[str, Any]) -> object:
+        raise Failure("not today", 1)
+
+    @contextmanager
+    def serving(self) -> Iterator[None]:
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(self.path)
+            listener.listen()
+            thread = threading.Thread(target=self._serve, args=(listener,))
+            thread.start()
+            yield
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+    def _serve(self, listener: socket.socket) -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            with connection, connection.makefile("rb") as lines:
+                for line in lines:
+                    for answer in self.control.answers(line):
+                        connection.sendall(answer)
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[Daemon]:
+    made = Daemon(tmp_path / "control.sock")
+    with made.serving():
+        yield made
+
+
+Jsync = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def jsync(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Jsync:
+    monkeypatch.setenv("JSYNC_CONTROL", str(tmp_path / "control.sock"))
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["jsync", *arguments])
+        try:
+            status = cli.main()
+        except SystemExit as end:  # argparse
+            status = int(end.code or 0)
+        out, err = capsys.readouterr()
+        return status, out, err
+
+    return run
+
+
+@pytest.mark.usefixtures("daemon")
+def test_sessions_as_jool_shows_them(jsync: Jsync) -> None:
+    status, out, _ = jsync("session", "display", "--numeric", "--tcp")
+    assert status == 0
+    assert out == (
+        "TCP (ESTABLISHED) expires in 1:59:59.500\n"
+        "Remote: 192.0.2.8#80\t2001:db8::8#1000\n"
+        "Local: 192.0.2.1#61001\t64:ff9b::c000:208#80\n"
+        "---------------------------------\n"
+        "1 sessions\n"
+    )
+
+
+@pytest.mark.usefixtures("daemon")
+def test_sessions_for_machines(jsync: Jsync) -> None:
+    _, out, _ = jsync("session", "display", "--json", "-i", "J")
+    assert [json.loads(line) for line in out.splitlines()] == SESSIONS
+    _, out, _ = jsync("session", "display", "--csv")
+    assert [row["src6_port"] for row in csv.DictReader(StringIO(out))] == ["1000", "1001"]
+    _, out, _ = jsync("session", "display", "--csv", "--no-headers", "--udp")
+    assert out.startswith("udp,2001:db8::8,1001,")
+
+
+@pytest.mark.usefixtures("daemon")
+def test_the_bib(jsync: Jsync) -> None:
+    _, out, _ = jsync("bib", "display", "--numeric")
+    assert out.splitlines() == [
+        "[Static TCP] 192.0.2.1#61001 - 2001:db8::8#8001 (2 sessions)",
+        "1 entries",
+    ]
+
+
+@pytest.mark.usefixtures("daemon")
+def test_status_peers_options_and_counters(jsync: Jsync) -> None:
+    _, out, _ = jsync("instance", "status")
+    assert "role:            primary" in out
+    assert "ready:           yes: it has taken a snapshot" in out
+    assert "node 1 of cluster campus, by tcp" in out
+    assert "GROUP jsync MASTER 200" in out
+    _, out, _ = jsync("instance", "status", "--json")
+    assert json.loads(out) == STATUS
+    _, out, _ = jsync("peers")
+    assert out.splitlines()[1].split() == ["2", "up", "5", "9", "0", "7", "-"]
+    _, out, _ = jsync("global", "display", "--no-headers")
+    assert out.splitlines() == ["tos          7", "udp-timeout  0:05:00"]
+    _, out, _ = jsync("stats", "display", "--csv")
+    assert out.splitlines() == ["name,value", "packets_in,5"]
+    _, out, _ = jsync("stats", "display", "--csv", "--all", "--explain")
+    assert out.splitlines()[2] == "drop_malformed,0,Bad packets"
+
+
+def test_check_says_it_by_its_status(daemon: Daemon, jsync: Jsync) -> None:
+    assert jsync("check") == (0, "ready: because\n", "")
+    daemon.ready = False
+    assert jsync("check") == (4, "not ready: because\n", "")
+
+
+def test_without_a_daemon_the_status_is_3(jsync: Jsync, tmp_path: Path) -> None:
+    for arguments in (["check"], ["session", "display"], ["notify", "GROUP", "g", "MASTER", "1"]):
+        status, _, err = jsync(*arguments)
+        assert status == 3
+        assert "jsync daemon" in err
+    with socket.socket(socket.AF_UNIX) as crashed:
+        crashed.bind(str(tmp_path / "control.sock"))
+    assert jsync("check")[0] == 3
+
+
+def test_notify_takes_keepalived_arguments(daemon: Daemon, jsync: Jsync) -> None:
+    other = daemon.path
+    assert jsync("notify", "--control", other, "INSTANCE", "VI 1", "MASTER", "200")[0] == 0
+    assert jsync("notify", "GROUP", "g", "FAULT", "1", f"--control={other}", "-i", "J")[0] == 0
+    assert daemon.told == [
+        {"type": "INSTANCE", "name": "VI 1", "state": "MASTER", "priority": "200"},
+        {"type": "GROUP", "name": "g", "state": "FAULT", "priority": "1", "instance": "J"},
+    ]
+
+
+@pytest.mark.usefixtures("daemon")
+def test_a_refusal_is_told(jsync: Jsync) -> None:
+    assert jsync("pool4", "display") == (1, "", "jsync: not today\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "usage"),
+        (["sesion"], "did you mean session?"),
+        (["session"], "required"),
+        (["session", "display", "--csv", "--json"], "not allowed"),
+        (["check", "now"], "too many"),
+        (["check", "--frob"], "no option --frob"),
+        (["check", "--control"], "a value is missing"),
+        (["notify", "MASTER"], "four arguments"),
+    ],
+)
+def test_wrong_usage_is_status_2_and_says_what_is_right(
+    jsync: Jsync, arguments: list[str], words: str
+) -> None:
+    status, out, err = jsync(*arguments)
+    assert status == 2
+    assert words in out + err
+
+
+def test_help_is_not_an_error(jsync: Jsync) -> None:
+    for arguments in (["--help"], ["check", "--help"], ["notify", "-h"], ["bib", "--help"]):
+        status, out, _ = jsync(*arguments)
+        assert status == 0
+        assert "usage: jsync" in out
+
+
+def test_what_keepalived_waits_for_imports_little(daemon: Daemon) -> None:
+    script = (
+        "import sys; before = set(sys.modules); from jsync.cli import main; status = main();"
+        " print(*set(sys.modules) - before, file=sys.stderr); sys.exit(status)"
+    )
+    for arguments in (["check"], ["notify", "GROUP", "g", "MASTER", "1"]):
+        command = [sys.executable, "-c", script, *arguments, "--control", daemon.path]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        modules = {name.partition(".")[0] for name in done.stderr.split()}
+        assert modules.isdisjoint({"trio", "msgspec", "rich", "argparse", "typing", "asyncio"})
+
+
+def test_config_check_and_show(jsync: Jsync, tmp_path: Path) -> None:
+    path = tmp_path / "jsync.toml"
+    path.write_text('[nat64]\npool4 = [{ prefix = "192.0.2.1", ports = "61001-65535" }]\n')
+    assert jsync("config", "check", "-c", str(path)) == (0, f"{path}: ok\n", "")
+    _, out, _ = jsync("config", "show", "-c", str(path))
+    assert json.loads(out)["dataplane"]["device"] == "jsync0"
+    path.write_text("[nat65]\n")
+    status, _, err = jsync("config", "check", "-c", str(path))
+    assert status == 1
+    assert "did you mean 'nat64'?" in err
+
+
+def test_config_check_looks_at_keys(jsync: Jsync, tmp_path: Path) -> None:
+    key, path = tmp_path / "key", tmp_path / "jsync.toml"
+    assert jsync("key", "generate", str(key))[0] == 0
+    path.write_text(
+        '[node]\nid = 1\n[nat64]\npool4 = [{ prefix = "192.0.2.1" }]\n'
+        f'[sync]\ncluster = "c"\ninterface = "priv"\nkey-files = ["{key}"]\n'
+    )
+    assert jsync("config", "check", "-c", str(path))[0] == 0
+    key.chmod(0o644)
+    status, _, err = jsync("config", "check", "-c", str(path))
+    assert status == 1
+    assert f"jsync.toml:8: sync.key-files[0]: {key}: others may read" in err
+
+
+def test_a_reader_that_has_enough_is_no_error(daemon: Daemon) -> None:
+    script = "from jsync.cli import main; import sys; sys.exit(main())"
+    done = subprocess.run(
+        f"{sys.executable} -c '{script}' session display --control {daemon.path} | head -c1",
+        shell=True,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "T"
+    assert done.stderr == ""
