@@ -241,6 +241,25 @@ def test_ports_of_the_translator_are_no_source_ports_of_the_host(site: Site) -> 
     assert int(python(site.j, script)) <= 61000
 
 
+def test_a_default_route_from_a_router_survives_start_and_end(site: Site) -> None:
+    announce = """
+        import struct
+        index = socket.if_nametoindex("to6")
+        sender = socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6)
+        sender.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, 255)
+        advertisement = struct.pack("!BBHBBHII", 134, 0, 0, 64, 0, 1800, 0, 0)
+        sender.sendto(advertisement, ("ff02::1", 0, 0, index))
+    """
+    python(site.n6, announce)
+    default = "default via"
+    wait_until(lambda: default in site.j.sh("ip -6 route"))
+    daemon = site.daemon(SHARED)
+    assert default in site.j.sh("ip -6 route")
+    assert daemon.end() == 0
+    assert default in site.j.sh("ip -6 route")
+    assert site.j.sh("sysctl -n net.ipv6.conf.to6.accept_ra").strip() == "1"
+
+
 def test_sessions_are_displayed(site: Site) -> None:
     site.daemon(SHARED)
     site.n6.run("ping", "-c1", "-W2", N4)

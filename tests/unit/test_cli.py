@@ -278,11 +278,11 @@ def test_what_keepalived_waits_for_imports_little(daemon: Daemon) -> None:
 def test_config_check_and_show(jsync: Jsync, tmp_path: Path) -> None:
     path = tmp_path / "jsync.toml"
     path.write_text('[nat64]\npool4 = [{ prefix = "192.0.2.1", ports = "61001-65535" }]\n')
-    assert jsync("config", "check", "-c", str(path)) == (0, f"{path}: ok\n", "")
-    _, out, _ = jsync("config", "show", "-c", str(path))
+    assert jsync("config", "check", str(path)) == (0, f"{path}: ok\n", "")
+    _, out, _ = jsync("config", "show", str(path))
     assert json.loads(out)["dataplane"]["device"] == "jsync0"
     path.write_text("[nat65]\n")
-    status, _, err = jsync("config", "check", "-c", str(path))
+    status, _, err = jsync("config", "check", str(path))
     assert status == 1
     assert "did you mean 'nat64'?" in err
 
@@ -294,9 +294,9 @@ def test_config_check_looks_at_keys(jsync: Jsync, tmp_path: Path) -> None:
         '[node]\nid = 1\n[nat64]\npool4 = [{ prefix = "192.0.2.1" }]\n'
         f'[sync]\ncluster = "c"\ninterface = "priv"\nkey-files = ["{key}"]\n'
     )
-    assert jsync("config", "check", "-c", str(path))[0] == 0
+    assert jsync("config", "check", str(path))[0] == 0
     key.chmod(0o644)
-    status, _, err = jsync("config", "check", "-c", str(path))
+    status, _, err = jsync("config", "check", str(path))
     assert status == 1
     assert f"jsync.toml:8: sync.key-files[0]: {key}: others may read" in err
 

@@ -40,6 +40,7 @@ PLAIN_SYSCTLS = {
     "net/ipv4/conf/eth0/forwarding": "0",
     "net/ipv6/conf/all/forwarding": "0",
     "net/ipv6/conf/eth0/forwarding": "0",
+    "net/ipv6/conf/eth0/accept_ra": "1",
     "net/ipv4/ip_local_reserved_ports": "",
     "net/ipv4/ip_local_port_range": "32768 60999",
     "net/ipv4/neigh/to4/proxy_delay": "80",
@@ -151,6 +152,9 @@ class FakeKernel(Kernel):
     def forwarding_sysctls(self, family: Family) -> list[str]:
         start = f"net/ipv{family}/conf/"
         return [p for p in self.sysctls if p.startswith(start) and p.endswith("/forwarding")]
+
+    def learned_default_routes(self) -> list[str]:
+        return ["eth0"]
 
     def run_nft(self, commands: list[dict[str, Any]]) -> None:
         name = commands[0]["add"]["table"]["name"]
@@ -289,6 +293,13 @@ def test_an_end_that_dies_anywhere_is_finished_by_the_next(tmp_path: Path) -> No
             else:
                 break
     assert number > 10
+
+
+def test_a_host_that_begins_to_forward_goes_on_listening_to_its_router(host: Host) -> None:
+    host.up(SHARED)
+    history = host.kernel.history
+    listening = history.index("sysctl net/ipv6/conf/eth0/accept_ra")
+    assert listening < history.index("sysctl net/ipv6/conf/all/forwarding")
 
 
 def test_after_a_crash_the_host_is_never_without_black_holes_and_marks(host: Host) -> None:

@@ -18,14 +18,12 @@ def run(arguments: list[str]) -> int:
         ("show", "the configuration as JSON, durations of nat64 in milliseconds"),
     ):
         sub = verbs.add_parser(verb, help=help)
-        sub.add_argument(
-            "-c", "--config", metavar="FILE", default="/etc/jsync/jsync.toml", help="(%(default)s)"
-        )
+        sub.add_argument("file", metavar="FILE")
     options = parser.parse_args(arguments)
-    settings = load(options.config)
+    settings = load(options.file)
     if options.verb == "check":
         settings.keys()
-        print(f"{options.config}: ok")
+        print(f"{options.file}: ok")
     else:
         print(json.dumps(_shown(settings), indent=2))
     return 0

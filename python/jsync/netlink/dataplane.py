@@ -39,9 +39,9 @@ class Dataplane:
         host doesn't answer for the translator in between, and undone where it isn't. Raises
         Failure.
         """
-        wanted = prepare_steps(self._settings)
-        all_wanted = {s.key for s in [*wanted, *connect_steps(self._settings)]}
         with self._make_kernel() as kernel:
+            wanted = prepare_steps(self._settings, kernel.learned_default_routes())
+            all_wanted = {s.key for s in [*wanted, *connect_steps(self._settings)]}
             left = [e for e in self._journal.entries if e.step.key not in all_wanted]
             if self._journal.entries:
                 self._log.info(

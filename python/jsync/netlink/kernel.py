@@ -28,6 +28,7 @@ _RULE_INVERT = 2
 _TABLE_LOCAL = 255
 _NEIGHBOUR_PROXY = 8
 _SCOPE_HOST = 254
+_RTF_LEARNED = 0x0001_0000 | 0x0004_0000  # RTF_DEFAULT, RTF_ADDRCONF
 
 
 class Kernel:
@@ -214,6 +215,18 @@ class Kernel:
         except FileNotFoundError:
             raise Failure(f"this kernel has no IPv{family}") from None
         return [f"{base}/{name}/forwarding" for name in names]
+
+    def learned_default_routes(self) -> list[str]:
+        """Interfaces on which a router has announced itself as IPv6 default (RFC 4861)."""
+        # Columns as the kernel's net/ipv6/route.c prints them: destination, its length, source,
+        # its length, next hop, metric, two counters, flags, interface.
+        learned = set()
+        with open("/proc/net/ipv6_route", encoding="ascii") as file:
+            for line in file:
+                columns = line.split()
+                if columns[1] == "00" and int(columns[8], 16) & _RTF_LEARNED == _RTF_LEARNED:
+                    learned.add(columns[9])
+        return sorted(learned)
 
     def run_nft(self, commands: list[dict[str, Any]]) -> None:
         """Carry out nftables commands (libnftables-json(5)), all or none."""

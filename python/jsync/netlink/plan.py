@@ -42,8 +42,12 @@ def routing_table(device: str) -> int:
     return FIRST_TABLE + (int(digits[1]) if digits else 0)
 
 
-def prepare_steps(settings: Settings) -> list[AnyStep]:
-    """What is done before the TUN exists."""
+def prepare_steps(settings: Settings, learned: list[str]) -> list[AnyStep]:
+    """What is done before the TUN exists.
+
+    `learned` are interfaces with a default route that a router announced: a host that begins to
+    forward drops those, unless it is told to go on listening to routers.
+    """
     device = settings.dataplane.device
     pool4 = settings.pool4
     steps: list[AnyStep] = [Route(str(settings.pool6), TABLE_MAIN, BLACKHOLE_METRIC, None)]
@@ -65,6 +69,7 @@ def prepare_steps(settings: Settings) -> list[AnyStep]:
             ReservedPorts(_reserved(settings)),
             Nftables(name, ruleset(name, pool4, mark)),
         ]
+    steps += [Sysctl(f"net/ipv6/conf/{interface}/accept_ra", "2") for interface in learned]
     return [*steps, Forwarding(4), Forwarding(6), Device(device)]
 
 
