@@ -250,3 +250,10 @@ def test_bytes_that_are_no_frame_are_refused(junk: bytes) -> None:
     node = clustered(1)
     assert node.receive_frames([junk]) == [0]
     assert counter(node, "sync_frame_malformed") + counter(node, "sync_frame_cluster") == 1
+
+
+def test_the_simulated_story_without_synchronisation_loses_its_connections() -> None:
+    report = json.loads(_core.simulate_failover(7, synchronised=False))
+    assert report["tcp_total"] == 64
+    assert report["tcp_survived"] == report["static_survived"] <= 4
+    assert json.loads(_core.simulate_failover(7, synchronised=False)) == report

@@ -9,6 +9,7 @@ mod node;
 mod rows;
 
 use pyo3::prelude::*;
+use pyo3::types::PyBytes;
 
 #[global_allocator]
 static ALLOCATOR: jsync_io::alloc::HugePages = jsync_io::alloc::HugePages;
@@ -32,5 +33,12 @@ mod _core {
     fn check_nat64(config: &[u8]) -> Result<(), error::Error> {
         node::nat64_config(config)?.validate()?;
         Ok(())
+    }
+
+    /// Play the demo's story in the simulator: its report as JSON.
+    #[pyfunction]
+    fn simulate_failover(py: Python<'_>, seed: u64, synchronised: bool) -> Bound<'_, PyBytes> {
+        let report = py.detach(|| jsync_sim::simulate_failover(seed, synchronised).to_json());
+        PyBytes::new(py, &report)
     }
 }
