@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TypedDict, final, type_check_only
 
 __all__ = [
+    "ChangeError",
     "ConfigError",
     "DeviceError",
     "Node",
@@ -20,6 +21,9 @@ __version__: str
 
 class ConfigError(ValueError):
     """A configuration that can't work; the message names the key."""
+
+class ChangeError(ValueError):
+    """A change that was refused for what is there already; the message says for what."""
 
 class DeviceError(OSError):
     """The TUN device can't be opened; the message says why and what to do, `errno` which kind."""
@@ -138,6 +142,41 @@ class Node:
 
     def take_events(self) -> list[str]:
         """Things worth a line in the log since the last call, oldest first."""
+
+    def config(self) -> bytes:
+        """The translator's configuration as it is now, whole, as JSON; durations in ms.
+
+        The methods that follow change it while packets flow, each whole or not at all, and tell
+        the peers: make the same change on every node, since nodes that differ don't synchronise.
+        They raise ConfigError for what could never work, ChangeError for what can't work now.
+        """
+
+    def update_global(self, options: bytes) -> None:
+        """Change global options: a JSON object of those that change, as in `nat64`'s "global".
+
+        A session gets its new lifetime with its next packet.
+        """
+
+    def pool4_add(self, entry: bytes) -> None:
+        """Add an entry to pool4, a JSON object as in `nat64`'s "pool4"."""
+
+    def pool4_remove(self, entry: bytes) -> None:
+        """Remove an entry from pool4, and the mappings and sessions that no other one covers.
+
+        Refused while a static BIB entry needs it.
+        """
+
+    def pool4_flush(self) -> None:
+        """Remove every entry of pool4, every mapping and every session.
+
+        Refused while there are static BIB entries.
+        """
+
+    def bib_add(self, entry: bytes) -> None:
+        """Add a static BIB entry, a JSON object as in `nat64`'s "bib"."""
+
+    def bib_remove(self, proto: str, ipv6: str | None, ipv4: str | None) -> None:
+        """Remove a BIB entry, static or not, and its sessions; `addr#port`, either is enough."""
 
     def leave(self) -> None:
         """Queue a BYE to the peers."""

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterable
 import pytest
 
 from jsync import _core
-from jsync._core import ConfigError, DeviceError, Node
+from jsync._core import ChangeError, ConfigError, DeviceError, Node
 
 SECRET = bytes(range(32))
-NAT64 = {
+NAT64: dict[str, list[dict[str, str]]] = {
     "pool4": [{"prefix": "192.0.2.1", "ports": "61001-65535"}],
     "bib": [{"protocol": "tcp", "ipv6": "2001:db8::8#8001", "ipv4": "192.0.2.1#61001"}],
 }
@@ -139,6 +139,74 @@ def test_bib_entries_come_in_pages() -> None:
     assert node.status()["bib_entries"] == 100
 
 
+def test_global_options_change_whole_or_not_at_all() -> None:
+    node = standalone()
+    before = json.loads(node.config())
+    assert before["pool4"] == [{"protocol": None, "prefix": "192.0.2.1/32", "ports": "61001-65535"}]
+    node.update_global(as_json({"udp-timeout": 600_000, "tos": 3}))
+    changed = {"udp-timeout": 600_000, "tos": 3}
+    assert json.loads(node.config()) == before | {"global": before["global"] | changed}
+    for options, message in (
+        ({"tos": 4, "udp-timeout": 1}, "udp-timeout: "),
+        ({"tos": 4, "udp-timeuot": 1}, "udp-timeuot: unknown field"),
+        ({"tos": 256}, "tos: invalid value"),
+        ([], "invalid type"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            node.update_global(as_json(options))
+    assert json.loads(node.config())["global"] == before["global"] | changed
+
+
+def test_pool4_changes_whole_or_not_at_all() -> None:
+    node = standalone()
+    before = node.config()
+    more = as_json({"prefix": "198.51.100.0/24", "protocol": "udp"})
+    node.pool4_add(more)
+    assert {"protocol": "udp", "prefix": "198.51.100.0/24", "ports": "1024-65535"} in json.loads(
+        node.config()
+    )["pool4"]
+    with pytest.raises(ChangeError, match="such an entry already"):
+        node.pool4_add(more)
+    with pytest.raises(ConfigError, match=r"prefix: .*not an IPv4 address"):
+        node.pool4_add(as_json({"prefix": "198.51.100.x"}))
+    node.pool4_remove(more)
+    with pytest.raises(ChangeError, match="no such entry"):
+        node.pool4_remove(more)
+    # The static entry needs the rest.
+    with pytest.raises(ConfigError, match=r"bib\[0\]"):
+        node.pool4_remove(as_json(NAT64["pool4"][0]))
+    with pytest.raises(ConfigError, match=r"bib\[0\]"):
+        node.pool4_flush()
+    assert node.config() == before
+    node.bib_remove("tcp", "2001:db8::8#8001", None)
+    node.pool4_flush()
+    assert json.loads(node.config())["pool4"] == []
+
+
+def test_static_entries_come_and_go() -> None:
+    node = standalone()
+    entry = {"protocol": "udp", "ipv6": "2001:db8::9#53", "ipv4": "192.0.2.1#61053"}
+    node.bib_add(as_json(entry))
+    rows, _ = node.bib("udp", 0, 10)
+    assert [(r["src6"], r["src4_port"], r["static"]) for r in rows] == [
+        ("2001:db8::9", 61053, True)
+    ]
+    with pytest.raises(ChangeError, match="such an entry already"):
+        node.bib_add(as_json(entry))
+    with pytest.raises(ChangeError, match=r"in use by the static udp entry 2001:db8::9#53"):
+        node.bib_add(as_json(entry | {"ipv6": "2001:db8::a#53"}))
+    with pytest.raises(ConfigError, match=r"192.0.2.9#1024: not in pool4"):
+        node.bib_add(as_json(entry | {"ipv4": "192.0.2.9#1024", "ipv6": "2001:db8::b#1"}))
+    with pytest.raises(ConfigError, match=r"ipv4: .*write an IPv4 address, #, and a port"):
+        node.bib_add(as_json(entry | {"ipv4": "192.0.2.1"}))
+    with pytest.raises(ChangeError, match="no such entry"):
+        node.bib_remove("udp", "2001:db8::9#53", "192.0.2.1#61054")
+    with pytest.raises(ConfigError, match="write an IPv6 address"):
+        node.bib_remove("udp", "2001:db8::9", None)
+    node.bib_remove("udp", None, "192.0.2.1#61053")
+    assert node.bib("udp", 0, 10) == ([], None)
+
+
 OTHER_KEY = bytes(32)
 SYNC = {"cluster": "test", "hello-interval": 20, "dead-interval": 100, "join-timeout": 200}
 
@@ -236,6 +304,16 @@ def test_a_peer_that_is_configured_otherwise_is_named() -> None:
     exchange(nodes, lambda: [p["mismatch"] is not None for p in nodes[1].peers()] == [True])
     assert states([nodes[1]]) == [["differs"]]
     assert any("configured otherwise" in event for event in nodes[1].take_events())
+
+
+def test_peers_see_a_change_and_agree_again_when_they_follow() -> None:
+    nodes = {1: clustered(1), 2: clustered(2)}
+    exchange(nodes, lambda: states(nodes.values()) == [["up"], ["up"]])
+    options = as_json({"udp-timeout": 600_000})
+    nodes[1].update_global(options)
+    exchange(nodes, lambda: states(nodes.values()) == [["differs"], ["differs"]])
+    nodes[2].update_global(options)
+    exchange(nodes, lambda: states(nodes.values()) == [["up"], ["up"]])
 
 
 def test_a_silent_peer_goes_down() -> None:

@@ -250,15 +250,13 @@ impl Globals {
     }
 }
 
-/// `addr#port` as text, for serde.
+/// `addr#port` as text, for people and for serde.
 macro_rules! endpoint_text {
     ($module:ident, $endpoint:ident, $addr:ident, $kind:literal) => {
-        pub(crate) mod $module {
-            use super::*;
-            use serde::de::{Deserializer, Error};
-            use serde::ser::Serializer;
+        impl core::str::FromStr for $endpoint {
+            type Err = ConfigError;
 
-            pub fn parse(text: &str) -> Result<$endpoint, ConfigError> {
+            fn from_str(text: &str) -> Result<Self, ConfigError> {
                 let split = text.split_once('#');
                 split
                     .and_then(|(addr, port)| {
@@ -269,13 +267,19 @@ macro_rules! endpoint_text {
                         ConfigError(format!("{text:?}: write an {} address, #, and a port", $kind))
                     })
             }
+        }
+
+        pub(crate) mod $module {
+            use super::*;
+            use serde::de::{Deserializer, Error};
+            use serde::ser::Serializer;
 
             pub fn serialize<S: Serializer>(value: &$endpoint, to: S) -> Result<S::Ok, S::Error> {
                 to.collect_str(value)
             }
 
             pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<$endpoint, D::Error> {
-                parse(&String::deserialize(from)?).map_err(D::Error::custom)
+                String::deserialize(from)?.parse().map_err(D::Error::custom)
             }
         }
     };

@@ -121,6 +121,23 @@ impl Node {
         &self.nat64
     }
 
+    /// Changes the configuration of the translator and tells the peers which it is now.
+    ///
+    /// # Errors
+    /// What `change` returns; it has changed nothing then.
+    pub fn reconfigure<E>(
+        &mut self,
+        now: Time,
+        change: impl FnOnce(&mut Nat64) -> Result<(), E>,
+    ) -> Result<(), E> {
+        change(&mut self.nat64)?;
+        if let Some(sync) = &mut self.sync {
+            sync.reconfigured(now, self.nat64.config());
+        }
+        self.notice_changes(now);
+        Ok(())
+    }
+
     /// The translator, to be changed.
     pub fn nat64_mut(&mut self) -> &mut Nat64 {
         &mut self.nat64

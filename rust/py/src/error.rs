@@ -1,5 +1,6 @@
 //! Every error that Python may see from here, and its exception.
 
+use jsync_core::nat64;
 use pyo3::PyErr;
 use pyo3::create_exception;
 use pyo3::exceptions::{PyOSError, PyValueError};
@@ -9,6 +10,12 @@ create_exception!(
     ConfigError,
     PyValueError,
     "A configuration that can't work; the message names the key."
+);
+create_exception!(
+    _core,
+    ChangeError,
+    PyValueError,
+    "A change that was refused for what is there already; the message says for what."
 );
 create_exception!(
     _core,
@@ -22,6 +29,8 @@ create_exception!(
 pub enum Error {
     /// The configuration can't work.
     Config(String),
+    /// A change was refused for what is there.
+    Change(String),
     /// The device can't be had.
     Device(jsync_io::DeviceError),
     /// The system refused a file descriptor or a thread.
@@ -33,6 +42,15 @@ pub enum Error {
 impl From<jsync_core::config::ConfigError> for Error {
     fn from(error: jsync_core::config::ConfigError) -> Self {
         Self::Config(error.0)
+    }
+}
+
+impl From<nat64::ChangeError> for Error {
+    fn from(error: nat64::ChangeError) -> Self {
+        match error {
+            nat64::ChangeError::Invalid(error) => error.into(),
+            error => Self::Change(error.to_string()),
+        }
     }
 }
 
@@ -52,6 +70,7 @@ impl From<Error> for PyErr {
     fn from(error: Error) -> Self {
         match error {
             Error::Config(message) => ConfigError::new_err(message),
+            Error::Change(message) => ChangeError::new_err(message),
             Error::Device(error) => DeviceError::new_err((error.errno(), error.to_string())),
             Error::Io(error) => error.into(),
             Error::Argument(message) => PyValueError::new_err(message),

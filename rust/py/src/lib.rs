@@ -20,7 +20,7 @@ mod _core {
     use super::*;
 
     #[pymodule_export]
-    use super::error::{ConfigError, DeviceError};
+    use super::error::{ChangeError, ConfigError, DeviceError};
     #[pymodule_export]
     use super::node::Node;
 

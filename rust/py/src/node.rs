@@ -3,6 +3,7 @@
 use std::os::fd::AsRawFd;
 
 use jsync_core::config::Config;
+use jsync_core::nat64::Nat64;
 use jsync_core::sync::{Keyring, SyncConfig, Transmit};
 use jsync_core::tuple::Proto;
 use jsync_core::{node, time::Time};
@@ -12,6 +13,7 @@ use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::PyBytes;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use crate::engine::Driven;
 use crate::error::Error;
@@ -40,7 +42,7 @@ impl Node {
         secret: &[u8],
     ) -> Result<Self, Error> {
         let nat64 = nat64_config(nat64)?;
-        let sync = sync.map(|sync| json::<SyncConfig>("sync", sync)).transpose()?;
+        let sync = sync.map(|sync| from_json::<SyncConfig>("sync", sync)).transpose()?;
         let keys = keys
             .iter()
             .map(|key| <[u8; 32]>::try_from(&key[..]))
@@ -94,6 +96,58 @@ impl Node {
                 .update(|driven, _| std::iter::from_fn(|| driven.poll_event()).collect());
             notice.into_iter().chain(events.iter().map(ToString::to_string)).collect()
         })
+    }
+
+    fn config<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        let json = py.detach(|| {
+            let config = self.driver.read(|driven| driven.node.nat64().config().clone());
+            serde_json::to_vec(&config).expect("a configuration has only string keys")
+        });
+        PyBytes::new(py, &json)
+    }
+
+    fn update_global(&self, py: Python<'_>, options: &[u8]) -> Result<(), Error> {
+        let options: serde_json::Map<String, Value> = from_json("global", options)?;
+        self.change(py, |nat64| {
+            let mut globals = serde_json::to_value(&nat64.config().global)
+                .expect("a configuration has only string keys");
+            if let Value::Object(globals) = &mut globals {
+                globals.extend(options);
+            }
+            Ok(nat64.set_globals(from_value(globals)?)?)
+        })
+    }
+
+    fn pool4_add(&self, py: Python<'_>, entry: &[u8]) -> Result<(), Error> {
+        let entry = from_json("pool4", entry)?;
+        self.change(py, |nat64| Ok(nat64.pool4_add(entry)?))
+    }
+
+    fn pool4_remove(&self, py: Python<'_>, entry: &[u8]) -> Result<(), Error> {
+        let entry = from_json("pool4", entry)?;
+        self.change(py, |nat64| Ok(nat64.pool4_remove(&entry)?))
+    }
+
+    fn pool4_flush(&self, py: Python<'_>) -> Result<(), Error> {
+        self.change(py, |nat64| Ok(nat64.pool4_flush()?))
+    }
+
+    fn bib_add(&self, py: Python<'_>, entry: &[u8]) -> Result<(), Error> {
+        let entry = from_json("bib", entry)?;
+        self.change(py, |nat64| Ok(nat64.bib_add(entry)?))
+    }
+
+    fn bib_remove(
+        &self,
+        py: Python<'_>,
+        proto: &str,
+        ipv6: Option<&str>,
+        ipv4: Option<&str>,
+    ) -> Result<(), Error> {
+        let proto = parse_proto(proto)?;
+        let ipv6 = ipv6.map(str::parse).transpose()?;
+        let ipv4 = ipv4.map(str::parse).transpose()?;
+        self.change(py, |nat64| Ok(nat64.bib_remove(proto, ipv6, ipv4)?))
     }
 
     fn leave(&self, py: Python<'_>) {
@@ -174,6 +228,15 @@ impl Node {
 }
 
 impl Node {
+    /// Changes the translator's configuration.
+    fn change(
+        &self,
+        py: Python<'_>,
+        change: impl FnOnce(&mut Nat64) -> Result<(), Error> + Send,
+    ) -> Result<(), Error> {
+        py.detach(|| self.driver.update(|driven, now| driven.node.reconfigure(now, change)))
+    }
+
     /// Opens a frame without holding up the node, then hands it over. Its sender, or 0.
     fn receive_frame(&self, frame: &[u8]) -> u16 {
         let Some(keyring) = &self.keyring else { return 0 };
@@ -210,13 +273,18 @@ impl Node {
 
 /// The translator's configuration in JSON, not validated yet.
 pub fn nat64_config(bytes: &[u8]) -> Result<Config, Error> {
-    json("nat64", bytes)
+    from_json("nat64", bytes)
 }
 
 /// Reads JSON; errors name `what` and the key.
-fn json<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T, Error> {
-    let value: serde_json::Value = serde_json::from_slice(bytes)
+fn from_json<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T, Error> {
+    let value = serde_json::from_slice(bytes)
         .map_err(|error| Error::Config(format!("{what}: not JSON: {error}")))?;
+    from_value(value)
+}
+
+/// Reads a value; errors name the key.
+fn from_value<T: DeserializeOwned>(value: Value) -> Result<T, Error> {
     serde_path_to_error::deserialize(value).map_err(|error| {
         let path = error.path().to_string();
         let inner = error.into_inner();

@@ -106,6 +106,12 @@ impl Sync {
         })
     }
 
+    /// Takes note of another configuration. Each peer's next HELLO shows whether it has it too.
+    pub fn reconfigured(&mut self, now: Time, nat64: &Config) {
+        self.digests = Digests::new(nat64);
+        self.hello_soon(now);
+    }
+
     /// Why this node may become MASTER, or not.
     pub fn reason(&self) -> Reason {
         self.reason
