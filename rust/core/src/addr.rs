@@ -87,10 +87,13 @@ impl Pool6 {
     /// What to count.
     #[inline]
     pub fn check(&self, addr: Ipv4Addr, allow_non_global: bool) -> Result<(), DropReason> {
+        if is_global4(addr) {
+            return Ok(());
+        }
         if !is_unicast4(addr) {
             return Err(DropReason::BadAddress);
         }
-        if *self == Self::WELL_KNOWN && !allow_non_global && !is_global4(addr) {
+        if *self == Self::WELL_KNOWN && !allow_non_global {
             return Err(DropReason::NonGlobal);
         }
         Ok(())
@@ -279,14 +282,18 @@ pub const fn is_unicast4(addr: Ipv4Addr) -> bool {
 /// Whether `addr` may mean the same host to everybody (RFC 6890). The documentation prefixes
 /// (RFC 5737) count as global though they are not: nobody has them, so that a packet can't reach
 /// the wrong host, and every example is written with them.
+#[inline]
 pub const fn is_global4(addr: Ipv4Addr) -> bool {
-    let [a, b, c, _] = addr.octets();
-    !(addr.is_private()
-        || addr.is_link_local()
-        || !is_unicast4(addr)
-        || (a == 100 && b & 0xc0 == 64)
-        || (a == 192 && b == 0 && c == 0)
-        || (a == 198 && b & 0xfe == 18))
+    !matches!(
+        addr.octets(),
+        [0 | 10 | 127 | 224.., ..]
+            | [100, 64..=127, ..]
+            | [169, 254, ..]
+            | [172, 16..=31, ..]
+            | [192, 168, ..]
+            | [192, 0, 0, _]
+            | [198, 18 | 19, ..]
+    )
 }
 
 /// Whether a packet may come from or go to `addr` across a router: not multicast, link-local,

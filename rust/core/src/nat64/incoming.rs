@@ -62,13 +62,11 @@ pub fn check6(pool6: &Pool6, src: &Ipv6Addr, dst: &Ipv6Addr) -> Verdict<Ipv4Addr
 /// The tuple of an IPv6 packet with ports.
 ///
 /// # Errors
-/// See [`check6`]; and an IPv4 destination that is no host's.
+/// See [`check6`] and [`Pool6::check`].
 #[inline]
-pub fn tuple6(pool6: &Pool6, view: &View6) -> Verdict<Tuple6> {
+pub fn tuple6(pool6: &Pool6, view: &View6, allow_non_global: bool) -> Verdict<Tuple6> {
     let addr = check6(pool6, &view.src, &view.dst)?;
-    if !crate::addr::is_unicast4(addr) {
-        return Err(DropReason::BadAddress.into());
-    }
+    pool6.check(addr, allow_non_global)?;
     Ok(Tuple6 {
         proto: proto(view.l4)?,
         src6: Endpoint6 { addr: view.src, port: view.src_port },

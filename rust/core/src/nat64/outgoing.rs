@@ -1,5 +1,7 @@
 //! Steps 3 to 5: the outgoing tuple, translation, and hairpinning (RFC 6146 §§3.6 to 3.8).
 
+use core::net::Ipv4Addr;
+
 use super::Nat64;
 use super::incoming::{self, InnerTuple, Tuple4, Tuple6};
 use super::verdict::{Stop, Verdict};
@@ -84,7 +86,8 @@ impl Nat64 {
         view: &View6,
         hint: Option<u32>,
     ) -> Verdict<Route> {
-        let tuple = incoming::tuple6(&self.config.pool6, view)?;
+        let tuple =
+            incoming::tuple6(&self.config.pool6, view, self.config.global.allow_non_global)?;
         if tuple.proto == Proto::Icmp && self.config.global.drop_icmpv6_info {
             return Err(DropReason::Filtered.into());
         }
@@ -107,6 +110,7 @@ impl Nat64 {
         hint: Option<u32>,
     ) -> Verdict<Route> {
         let tuple = incoming::tuple4(view)?;
+        self.check4(view.src)?;
         // Before the session is touched, but only for those who reach a mapping.
         if view.hop_limit <= 1
             && self.table.find4(tuple.proto, tuple.dst4.addr.to_bits(), tuple.dst4.port).is_some()
@@ -220,8 +224,10 @@ impl Nat64 {
         let slot = slot.ok_or(DropReason::NoSession)?;
         self.known_session(slot, proto, near)?;
         let node = self.node_of(slot);
-        let from =
-            if self.config.global.source_icmpv6_errors_better { view.src } else { near.addr };
+        // A router with a private address may tell us something, but can't appear as itself.
+        let router =
+            self.config.global.source_icmpv6_errors_better && self.check4(view.src).is_ok();
+        let from = if router { view.src } else { near.addr };
         let src = self.config.pool6.embed(from);
         let port = if proto == Proto::Icmp { node.port } else { near.port };
         let inner_dst = Endpoint6 { port, ..self.embed(near) };
@@ -234,6 +240,12 @@ impl Nat64 {
         let port = if proto == Proto::Icmp { self.table.bib(slot).port4 } else { dst4.port };
         let found = self.table.find_session(slot, dst4.addr.to_bits(), port);
         found.map(|_| ()).ok_or_else(|| DropReason::NoSession.into())
+    }
+
+    /// Whether pool6 may carry the address.
+    #[inline]
+    fn check4(&self, addr: Ipv4Addr) -> Result<(), DropReason> {
+        self.config.pool6.check(addr, self.config.global.allow_non_global)
     }
 
     fn embed(&self, endpoint: Endpoint4) -> Endpoint6 {
