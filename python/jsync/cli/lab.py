@@ -90,7 +90,7 @@ def _keep(name: str, writer: int) -> NoReturn:
             cluster.start(node)
         for node in NAT64S:
             cluster.wait_ready(node)
-        cluster.wait_master(NAT64S[0], 0.0)
+        cluster.wait_primary(NAT64S[0])
         state = {"pid": pid, "holders": network.holders}
         file = os.open(
             f"{name}.json", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=directory

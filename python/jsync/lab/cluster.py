@@ -34,6 +34,9 @@ DEVICE = "jsync0"
 CONFIG = "/run/jsync.toml"
 KEY = "/run/cluster.key"
 KEEPALIVED_CONFIG = "/run/keepalived.conf"
+FIFO = "/run/keepalived.fifo"
+
+STATUS_PATIENCE = 20.0
 
 _MASTER = "Entering MASTER STATE"
 
@@ -75,9 +78,8 @@ class Cluster:
         """`kill -9` of a node's daemon; when it was done."""
         return self._daemons[name].kill()
 
-    def stop(self, name: str) -> None:
-        """Stop keepalived and daemon of a node in good order."""
-        self._keepaliveds.pop(name).stop()
+    def stop_daemon(self, name: str) -> None:
+        """Stop a node's daemon in good order (SIGTERM)."""
         self._daemons.pop(name).stop()
 
     def power_off(self, name: str) -> float:
@@ -103,13 +105,26 @@ class Cluster:
         found = {name: status(name) for name in NAT64S}
         return {name: told["sessions"] for name, told in found.items() if told is not None}
 
-    def wait_ready(self, name: str, timeout: float = 20.0) -> None:
+    def is_ready(self, name: str) -> bool:
+        """Whether a node is ready, as `jsync check` finds it."""
+        told = status(name)
+        return told is not None and bool(told["ready"])
+
+    def wait_ready(self, name: str) -> None:
         """Wait until a node is ready."""
-        deadline = time.monotonic() + timeout
-        while (told := status(name)) is None or not told["ready"]:
+        self._wait_until(name, "ready", True)
+
+    def wait_primary(self, name: str) -> None:
+        """Wait until a node's daemon knows that the node is MASTER."""
+        self._wait_until(name, "role", "primary")
+
+    def _wait_until(self, name: str, key: str, value: object) -> None:
+        deadline = time.monotonic() + STATUS_PATIENCE
+        while (told := status(name)) is None or told[key] != value:
             daemon = self._daemons[name]
             if not daemon.running or time.monotonic() > deadline:
-                raise ServiceError(f"{daemon.name} isn't ready; its last words:\n{daemon.tail()}")
+                text = f"{daemon.name} has no {key}={value}; its last words:\n{daemon.tail()}"
+                raise ServiceError(text)
             time.sleep(0.05)
 
     def ready_since(self, name: str, since: float) -> float | None:
@@ -142,8 +157,7 @@ class Cluster:
             router_id=settings.node.name,
             device=settings.dataplane.device,
             command=self._command,
-            # In a user namespace nothing on the way to a script belongs to root.
-            script_security=os.stat("/").st_uid == 0,
+            script_security=not _is_rootless(),
         )
         (machine.run / Path(KEEPALIVED_CONFIG).name).write_text(text)
 
@@ -158,6 +172,16 @@ def status(name: str, root: Path = Path("/")) -> dict[str, Any] | None:
         return ask_one(Namespace(control=str(control), instance=None), "instance", "status")
     except Failure:
         return None
+
+
+def _is_rootless() -> bool:
+    """Whether this is a user namespace of one user.
+
+    There nothing on the way to a script belongs to root, and keepalived can't run scripts at all:
+    it insists on setgroups(2), which such a namespace forbids. So states go through the FIFO, and
+    readiness shows in the TUN's link alone.
+    """
+    return os.stat("/").st_uid != 0
 
 
 def _is_master(text: str) -> bool:
@@ -198,6 +222,7 @@ pool4 = "shared"
 {sync if synchronised else ""}
 [keepalived]
 priority = {PRIORITIES[name]}
+{f'fifo = "{FIFO}"' if _is_rootless() else ""}
 [keepalived.ipv6]
 interface = "to6"
 addresses = ["{VIRTUAL_LINK_LOCAL}/64", "{VIRTUAL6}/96"]

@@ -230,12 +230,13 @@ def _signal(processes: list[int], number: signal.Signals) -> None:
 
 
 def _first_steps(machine: Machine) -> str:
-    """What a machine does first: get its own /run, and set the kernel's switches."""
+    """What a machine does first: get its own /run and /sys, and set the kernel's switches."""
     # Addresses that are known to be unique needn't be probed for.
     settings = {"ipv6/conf/all/accept_dad": 0, "ipv6/conf/default/accept_dad": 0}
     if machine.forwards:
         settings |= {"ipv6/conf/all/forwarding": 1, "ipv4/conf/all/forwarding": 1}
-    steps = [f"mount --bind {machine.run} /run"]
+    # A container may forbid the second, and little is lost.
+    steps = [f"mount --bind {machine.run} /run", "mount -t sysfs none /sys 2>&- || true"]
     steps += [f"echo {value} >/proc/sys/net/{key}" for key, value in settings.items()]
     return "; ".join(steps)
 

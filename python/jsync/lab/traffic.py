@@ -366,10 +366,7 @@ class Host:
             _answer({"error": f"{len(silent)} flows of {self.role} don't come up"})
 
     def _connect(self, index: int, now: float) -> None:
-        stream = self.streams[index]
-        if stream.socket is not None:
-            self.selector.unregister(stream.socket)
-            stream.socket.close()
+        self._release(self.streams[index])
         stream = self.streams[index] = Stream(index, self.role)
         self._connecting[index] = now
         if self.role == "n6":
@@ -390,10 +387,7 @@ class Host:
             with contextlib.suppress(OSError):
                 accepted, _ = listener.accept()
                 accepted.setblocking(False)
-                previous = self.streams[index]
-                if previous.socket is not None:
-                    self.selector.unregister(previous.socket)
-                    previous.socket.close()
+                self._release(self.streams[index])
                 self.streams[index] = Stream(index, self.role)
                 self._adopt(self.streams[index], accepted)
 
@@ -405,13 +399,20 @@ class Host:
 
         def read(now: float) -> None:
             stream.read(now)
-            if stream.complete or stream.failure is not None:
+            if stream.failure is not None:
+                self._release(stream)
+            elif stream.complete:
                 self.selector.unregister(connection)
-                stream.socket = None if stream.failure is not None else connection
-                if stream.failure is not None:
-                    connection.close()
 
         self._watch(connection, read)
+
+    def _release(self, stream: Stream) -> None:
+        """Close a stream's socket, if it has one."""
+        if stream.socket is not None:
+            with contextlib.suppress(KeyError):  # it isn't watched any more if it is complete
+                self.selector.unregister(stream.socket)
+            stream.socket.close()
+            stream.socket = None
 
     def _watch(self, source: Any, react: Callable[[float], None]) -> None:
         self.selector.register(source, selectors.EVENT_READ, react)
