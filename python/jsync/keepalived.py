@@ -134,8 +134,9 @@ def _check(command: str) -> str:
 vrrp_script jsync_check {{
     script "{command}"
     interval 1
-    timeout 2
-    fall 1
+    # The interface below shows a death: this is for a daemon that hangs, not for a busy host.
+    timeout 5
+    fall 2
     rise 1
     init_fail
 }}

@@ -115,13 +115,16 @@ def _keep(name: str, writer: int) -> NoReturn:
 
 def _down(name: str) -> int:
     lab = _need(name)
-    os.kill(lab["pid"], signal.SIGTERM)
-    deadline = time.monotonic() + END_PATIENCE
-    while _find(name) is not None:
-        if time.monotonic() > deadline:
-            os.kill(lab["pid"], signal.SIGKILL)
-        time.sleep(0.02)
-    return 0
+    # The first process ends after all others of its namespace.
+    process = Path(f"/proc/{lab['pid']}")
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        os.kill(lab["pid"], number)
+        deadline = time.monotonic() + END_PATIENCE
+        while time.monotonic() < deadline:
+            if not process.exists():
+                return 0
+            time.sleep(0.02)
+    raise Failure(f"process {lab['pid']} of the lab {name!r} doesn't end")
 
 
 def _status(name: str) -> int:

@@ -1,0 +1,147 @@
+"""Scenes with real daemons and real keepalived: `python tests/netns/scenarios.py NAME`.
+
+Each runs as the first process of a lab of its own, and has failed if it raises.
+"""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from jsync.lab import isolation
+from jsync.lab.cluster import Cluster, status
+from jsync.lab.network import MACHINES, NAT64S, Network
+
+
+def cut_off(network: Network, name: str) -> None:
+    """Let nothing of the private network reach a node, which doesn't notice."""
+    drop = "add table netdev cut; add chain netdev cut off { type filter hook ingress device priv"
+    done = network.run(name, "nft", drop + " priority 0; policy drop; }")
+    assert done.returncode == 0, done.stderr
+
+
+def reconnect(network: Network, name: str) -> None:
+    done = network.run(name, "nft", "delete table netdev cut")
+    assert done.returncode == 0, done.stderr
+
+
+def be_patient(name: str) -> None:
+    """Have a node wait for its peers rather than find itself alone."""
+    path = MACHINES[name].run / "jsync.toml"
+    path.write_text(path.read_text().replace("[sync]", '[sync]\njoin-timeout = "0:10:00"'))
+
+
+def start_others(cluster: Cluster) -> None:
+    began = time.monotonic()
+    for name in ("K", "L"):
+        cluster.start(name)
+    cluster.wait_master("K", began)
+
+
+def holds_addresses(network: Network, name: str) -> bool:
+    return "192.0.2.1/" in network.run(name, "ip", "-4", "-o", "addr").stdout
+
+
+def never_master(network: Network, name: str, seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        assert not holds_addresses(network, name), f"{name} became MASTER"
+        time.sleep(0.05)
+
+
+def a_node_without_snapshot_is_never_master(network: Network, cluster: Cluster) -> None:
+    start_others(cluster)
+    be_patient("J")
+    cut_off(network, "J")
+    cluster.start("J")
+    never_master(network, "J", 5.0)
+    assert cluster.is_ready("J") is False
+    since = time.monotonic()
+    reconnect(network, "J")
+    cluster.wait_master("J", since)
+    ready = cluster.ready_since("J", since)
+    assert ready is not None
+
+
+def nor_after_a_quick_restart(network: Network, cluster: Cluster) -> None:
+    """The check of a moment ago, which is all that keepalived has, was about the one before."""
+    start_others(cluster)
+    cluster.start("J")
+    cluster.wait_primary("J")
+    be_patient("J")
+    for _ in range(3):
+        cut_off(network, "J")
+        since = cluster.kill_daemon("J")
+        cluster.start_daemon("J")
+        cluster.wait_master("K", since)
+        never_master(network, "J", 2.0)
+        since = time.monotonic()
+        reconnect(network, "J")
+        cluster.wait_master("J", since)
+
+
+def death_is_noticed_at_once_while_links_flap(network: Network, cluster: Cluster) -> None:
+    """The kernel holds back news of a lost carrier if there was some just before."""
+    for name in NAT64S:
+        cluster.start(name)
+    cluster.wait_primary("J")
+    flapping = "ip link add v0 up type veth peer name v1; ip link set v1 up"
+    assert network.run("n4", "sh", "-c", flapping).returncode == 0
+    for _ in range(3):
+        for state in ("down", "up", "down", "up"):
+            network.run("n4", "ip", "link", "set", "v1", state)
+        since = cluster.kill_daemon("J")
+        noticed = cluster.wait_master("K", since).time - since
+        assert noticed < 0.25, f"noticed after {noticed:.3f} s"
+        cluster.start_daemon("J")
+        cluster.wait_master("J", since)
+
+
+def orderly_end_hands_over(network: Network, cluster: Cluster) -> None:
+    """SIGTERM: the addresses go first, nothing of the daemon stays on the host."""
+    for name in NAT64S:
+        cluster.start(name)
+    cluster.wait_primary("J")
+    since = time.monotonic()
+    cluster.stop_daemon("J")
+    cluster.wait_master("K", since)
+    assert not holds_addresses(network, "J")
+    assert "jsync" not in network.run("J", "nft", "list", "ruleset").stdout
+    assert "jsync0" not in network.run("J", "ip", "link").stdout
+    assert status("J") is None
+
+
+SCENARIOS = {
+    scene.__name__: scene
+    for scene in (
+        a_node_without_snapshot_is_never_master,
+        nor_after_a_quick_restart,
+        death_is_noticed_at_once_while_links_flap,
+        orderly_end_hands_over,
+    )
+}
+
+
+@contextmanager
+def told_in_full(cluster: Cluster) -> Iterator[None]:
+    """Show the logs of a scene that fails."""
+    try:
+        yield
+    except BaseException:
+        for service in cluster.services():
+            print(f"--- {service.name}\n{service.tail(40)}")
+        raise
+
+
+def main(name: str) -> None:
+    isolation.require_programs()
+    isolation.enter()
+    network = Network()
+    network.build()
+    cluster = Cluster(network, synchronised=True)
+    with told_in_full(cluster):
+        SCENARIOS[name](network, cluster)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
