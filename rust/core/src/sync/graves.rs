@@ -37,10 +37,11 @@ impl Graves {
         }
     }
 
-    /// Whether a copy of this version is older than the removal.
+    /// Whether a copy of this version is older than the removal. One of the same version was
+    /// refreshed while it was removed elsewhere, and prevails.
     pub fn holds(&self, now: Time, key: &SessionKey, version: u32) -> bool {
         self.versions.get(key).is_some_and(|&(removed, buried)| {
-            now.millis_since(buried) <= REMEMBER_MS && !newer(version, removed)
+            now.millis_since(buried) <= REMEMBER_MS && newer(removed, version)
         })
     }
 }
@@ -68,7 +69,7 @@ mod tests {
         graves.bury(now, key(1), u32::MAX);
         graves.bury(now, key(1), u32::MAX - 3);
         assert!(graves.holds(now, &key(1), u32::MAX - 1));
-        assert!(graves.holds(now, &key(1), u32::MAX));
+        assert!(!graves.holds(now, &key(1), u32::MAX), "a refresh beats a removal");
         assert!(!graves.holds(now, &key(1), 0), "versions wrap");
         assert!(!graves.holds(now, &key(2), 0));
         assert!(!graves.holds(now + REMEMBER_MS + 1, &key(1), 5));

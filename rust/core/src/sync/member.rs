@@ -23,7 +23,7 @@ use crate::sync::queue::Outgoing;
 use crate::sync::record;
 use crate::sync::resync::{Fetch, Plan, Serve};
 use crate::sync::sequence::Arrival;
-use crate::table::Change;
+use crate::table::{Change, Learned};
 use crate::time::Time;
 
 /// The most peers that are kept apart.
@@ -58,6 +58,8 @@ pub struct Sync {
     pub(super) digesting: Vec<ServeDigests>,
     /// When to go on with digests of our table.
     pub(super) work_at: Option<Time>,
+    /// See [`Hello::generation`].
+    pub(super) generation: u32,
     pub(super) graves: Graves,
     pub(super) hello_at: Time,
     pub(super) hello_sent: Option<Time>,
@@ -93,6 +95,7 @@ impl Sync {
             serving: VecDeque::new(),
             digesting: Vec::new(),
             work_at: None,
+            generation: 0,
             graves: Graves::default(),
             hello_at: Time::ZERO,
             hello_sent: None,
@@ -239,6 +242,9 @@ impl Sync {
         let (node, epoch) = (header.node, header.epoch);
         *peer = Peer { known: Some(incarnation), candidate: None };
         self.forget_transfers(node);
+        if restarted {
+            self.new_generation(now);
+        }
         self.events.push(if restarted {
             Event::PeerRestarted { node, epoch }
         } else {
@@ -299,6 +305,7 @@ impl Sync {
                 if self.step(node, Input::Bye) {
                     self.events.push(Event::PeerLeft { node });
                     self.forget_transfers(node);
+                    self.new_generation(now);
                 }
                 return Ok(true);
             }
@@ -358,7 +365,8 @@ impl Sync {
         // hear; one that is ready when we first meet has sessions that were never told to us.
         known.lacking |= hello.ready && !known.ready && (joining || first);
         known.ready = hello.ready;
-        known.digests = hello.digests;
+        let news = !first && known.generation != hello.generation;
+        known.generation = hello.generation;
         if known.mismatch != differs {
             known.mismatch = differs;
             self.events.push(match differs {
@@ -369,6 +377,10 @@ impl Sync {
         if moved && differs.is_some() {
             return self.forget_transfers(node);
         }
+        if news {
+            self.refetch(node);
+        }
+        let Some(known) = self.known_mut(node) else { return };
         if known.is_up() && !known.incoming.told(hello.last, hello.oldest) {
             self.behind(node);
         } else {
@@ -376,18 +388,31 @@ impl Sync {
         }
     }
 
-    /// Updates are lost for good: only the whole table, as it is from now on, makes up for them.
+    /// Updates are lost for good: only the table makes up for them.
     pub(super) fn behind(&mut self, node: u16) {
         if let Some(known) = self.peers.get_mut(&node).and_then(|peer| peer.known.as_mut()) {
             known.incoming.forgive();
-            known.plan = None;
             if !known.lacking {
-                known.lacking = true;
                 self.events.push(Event::Behind { node });
             }
         }
+        self.refetch(node);
+    }
+
+    /// A peer's table, as it is from now on, has to be fetched.
+    fn refetch(&mut self, node: u16) {
+        if let Some(known) = self.known_mut(node) {
+            known.lacking = true;
+            known.plan = None;
+        }
         // Settling begins anew.
         self.fetch = self.fetch.take().filter(|fetch| fetch.node != node);
+    }
+
+    /// Others may lack sessions that we have: they are told to compare.
+    pub(super) fn new_generation(&mut self, now: Time) {
+        self.generation = self.generation.wrapping_add(1);
+        self.hello_soon(now);
     }
 
     fn ask_for_missing(&mut self, now: Time, node: u16) {
@@ -418,12 +443,14 @@ impl Sync {
         let arrival = known.incoming.arrive(number);
         sessions.stats().add(Counter::FrameGap, known.incoming.gaps - gaps);
         match arrival {
-            Arrival::Duplicate => return Ok(()),
+            // Perhaps it was only forgiven. Snapshots make up for sessions, not for removals.
+            Arrival::Duplicate => {}
             Arrival::TooFar => self.behind(node),
             Arrival::InOrder | Arrival::Late => self.ask_for_missing(now, node),
         }
         // Whoever was overtaken may be about sessions that are gone by now.
-        self.apply(now, &mut reader, count, arrival != Arrival::InOrder, sessions)
+        self.apply(now, &mut reader, count, arrival != Arrival::InOrder, sessions)?;
+        Ok(())
     }
 
     fn snapshot(
@@ -442,7 +469,10 @@ impl Sync {
         if let Some(plan) = &mut known.plan {
             fetch.arrive(now, &head, self.requests, count, plan);
         }
-        self.apply(now, &mut reader, count, true, sessions)?;
+        let news = self.apply(now, &mut reader, count, true, sessions)?;
+        if let Some(fetch) = &mut self.fetch {
+            fetch.news |= news;
+        }
         self.conclude(now);
         Ok(())
     }
@@ -485,14 +515,19 @@ impl Sync {
         known.lacking = false;
         known.plan = None;
         let (sessions, ms) = (fetch.sessions, now.millis_since(fetch.started));
+        let news = fetch.news;
         self.fetch = None;
         self.events.push(Event::SnapshotDone { node, sessions, ms });
         if !self.reason.ready() {
+            // Whoever was ready before has all of it from the same source.
             self.become_ready(now, Reason::Fetched { node });
+        } else if news {
+            self.new_generation(now);
         }
     }
 
-    /// Hands `count` sessions to the table. What may be `old` is checked against late removals.
+    /// Hands `count` sessions to the table; true if any was news. What may be `old` is checked
+    /// against late removals.
     fn apply(
         &mut self,
         now: Time,
@@ -500,14 +535,14 @@ impl Sync {
         count: u16,
         old: bool,
         sessions: &mut impl Sessions,
-    ) -> Result<(), Malformed> {
-        let mut read = 0;
-        let result = (0..count).try_for_each(|_| {
+    ) -> Result<bool, Malformed> {
+        let (mut read, mut applied) = (0, false);
+        let result: Result<(), Malformed> = (0..count).try_for_each(|_| {
             read += 1;
             match record::take(reader).ok_or(Malformed)? {
                 Change::Upsert(session) => {
                     if !(old && self.graves.holds(now, &session.key, session.version)) {
-                        sessions.learn(now, &session);
+                        applied |= sessions.learn(now, &session) == Learned::Applied;
                     }
                 }
                 Change::Remove(key, version) => {
@@ -518,7 +553,7 @@ impl Sync {
             Ok(())
         });
         sessions.stats().add(Counter::RecordsReceived, read);
-        result
+        result.map(|()| applied)
     }
 
     pub(super) fn forget_transfers(&mut self, node: u16) {

@@ -21,7 +21,7 @@ pub const UPDATE_RANGE_LEN: usize = 16;
 
 const FLAG_READY: u8 = 1;
 const FLAG_LAST: u8 = 1;
-const HELLO_HEAD_LEN: usize = 18 + 5 * Field::ALL.len();
+const HELLO_HEAD_LEN: usize = 22 + 5 * Field::ALL.len();
 const GREETING_LEN: usize = 34;
 
 /// I am here.
@@ -33,6 +33,7 @@ const GREETING_LEN: usize = 34;
 /// | 5 each | digest: field (1), its digest (4) |
 /// | 8 | number of the last update sent |
 /// | 8 | number of the oldest update that can still be asked for |
+/// | 4 | generation |
 /// | 34 each | greetings, as many as the header's count: see [`Greeting`] |
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hello {
@@ -44,6 +45,9 @@ pub struct Hello {
     pub last: u64,
     /// The oldest update that it can send again.
     pub oldest: u64,
+    /// Changes whenever others may lack sessions that it has: when a peer has ended, whose last
+    /// updates may not have reached everyone, and when sessions came from a peer's table.
+    pub generation: u32,
     /// The peers that it hears.
     pub greetings: Vec<Greeting>,
 }
@@ -78,6 +82,7 @@ impl Hello {
         }
         out.put(self.last.to_be_bytes());
         out.put(self.oldest.to_be_bytes());
+        out.put(self.generation.to_be_bytes());
         for greeting in &self.greetings {
             out.put(greeting.node.to_be_bytes());
             out.put(greeting.epoch.to_be_bytes());
@@ -96,6 +101,7 @@ impl Hello {
             digests.set(field, digest);
         }
         let (last, oldest) = (reader.u64()?, reader.u64()?);
+        let generation = reader.u32()?;
         let mut greetings = Vec::new();
         for _ in 0..count {
             greetings.push(Greeting {
@@ -107,7 +113,7 @@ impl Hello {
             });
         }
         reader.end()?;
-        Some(Self { ready, digests, last, oldest, greetings })
+        Some(Self { ready, digests, last, oldest, generation, greetings })
     }
 }
 

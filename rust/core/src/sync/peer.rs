@@ -2,7 +2,7 @@
 
 use alloc::collections::VecDeque;
 
-use crate::sync::digest::{Digests, Field};
+use crate::sync::digest::Field;
 use crate::sync::message::UpdateRange;
 use crate::sync::resync::Plan;
 use crate::sync::sequence::{Incoming, ReplayWindow};
@@ -125,7 +125,7 @@ pub(crate) struct Incarnation {
     /// What it gave us to echo.
     pub echo: u64,
     pub ready: bool,
-    pub digests: Digests,
+    pub generation: u32,
     pub mismatch: Option<Field>,
     pub incoming: Incoming,
     pub acknowledged: u64,
@@ -152,7 +152,7 @@ impl Incarnation {
             challenge: candidate.challenge,
             echo: candidate.echo,
             ready: false,
-            digests: Digests::default(),
+            generation: 0,
             mismatch: None,
             incoming: Incoming::after(last),
             acknowledged: 0,

@@ -90,6 +90,8 @@ pub(crate) struct Fetch {
     pub started: Time,
     /// Sessions received.
     pub sessions: u64,
+    /// Some of them were news.
+    pub news: bool,
     /// When to ask again.
     pub ask_at: Time,
     /// It is time to ask.
@@ -111,7 +113,17 @@ impl Fetch {
     pub fn new(node: u16, now: Time, id: u32, comparison: Option<Comparison>) -> Self {
         let stage = comparison.map_or(Stage::Taking, Stage::Comparing);
         let (ask_at, asking) = (now, true);
-        Self { node, started: now, sessions: 0, ask_at, asking, stage, stale: id, tries: 0 }
+        Self {
+            node,
+            started: now,
+            sessions: 0,
+            news: false,
+            ask_at,
+            asking,
+            stage,
+            stale: id,
+            tries: 0,
+        }
     }
 
     /// The comparison, while it goes on.

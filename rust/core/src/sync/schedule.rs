@@ -20,7 +20,7 @@ const HELLO_PAUSE_MS: u64 = 20;
 /// noticed long before the next regular HELLO.
 const TAIL_MS: u64 = 30;
 /// Slots of the table that digests are computed of at once.
-const SLOTS_AT_ONCE: usize = 1 << 14;
+const SLOTS_AT_ONCE: usize = 1 << 12;
 /// The least time between two NACKs, ms; doubles with every try.
 const NACK_PAUSE_MS: u64 = 40;
 /// NACKs without any answer after which the table is fetched instead.
@@ -166,6 +166,7 @@ impl Sync {
             if silent_ms >= dead && self.step(node, Input::Silent) {
                 self.events.push(Event::PeerDown { node, silent_ms });
                 self.forget_transfers(node);
+                self.new_generation(now);
             } else if given_up {
                 self.behind(node);
             }
@@ -187,7 +188,8 @@ impl Sync {
         if tracking != self.tracking {
             self.tracking = tracking;
             sessions.track_changes(tracking);
-            if !tracking {
+            // What changed while nobody was told: peers may have heard us all the while.
+            if !tracking || self.reason.ready() {
                 self.outgoing.interrupt();
             }
         }
@@ -294,6 +296,7 @@ impl Sync {
             digests: self.digests,
             last: self.outgoing.last,
             oldest: self.outgoing.oldest(),
+            generation: self.generation,
             greetings,
         };
         let mut buf = Transmit::buffer(max_body);

@@ -488,6 +488,28 @@ fn after_a_partition_only_what_differs_travels() {
 }
 
 #[test]
+fn what_only_one_heard_of_a_dead_peer_reaches_the_others() {
+    // Node 2 hears nothing of node 1's last words; either it notices, or it takes it for dead.
+    for cut_for in [20, 5000] {
+        let mut net = Net::new();
+        (1..=3).for_each(|node| net.start(node));
+        net.run(3000);
+        net.cut.extend([(1, 2), (2, 1)]);
+        net.run(cut_for);
+        (0..10).for_each(|number| net.at(1).table.create(number));
+        net.run(20);
+        net.members.remove(&1);
+        assert_eq!(net.members[&2].table.sessions.len(), 0);
+        net.run(2500);
+        assert_eq!(net.members[&2].table.sessions.len(), 10, "cut for {cut_for} ms");
+        // Then all is quiet.
+        let sent = net.recorded.len();
+        net.run(10_000);
+        assert!(net.recorded.len() - sent < 50, "{}", net.recorded.len() - sent);
+    }
+}
+
+#[test]
 fn a_deaf_node_does_not_become_ready_over_one_that_has_sessions() {
     let mut net = Net::new();
     net.start(1);
@@ -613,8 +635,9 @@ proptest! {
             if let (frame::Kind::Hello, [last, oldest, ..]) = (kind, &numbers[..]) {
                 let digests = digest::Digests::new(&config());
                 let (last, oldest, ready) = (*last, *oldest, true);
-                let greetings = Vec::new();
-                message::Hello { ready, digests, last, oldest, greetings }.put(&mut body);
+                let (generation, greetings) = (count.into(), Vec::new());
+                message::Hello { ready, digests, last, oldest, generation, greetings }
+                    .put(&mut body);
             } else {
                 numbers.iter().for_each(|n| body.extend(n.to_be_bytes()));
                 body.extend(tail);
