@@ -6,6 +6,7 @@ mod expiry;
 pub mod filter;
 mod fragments;
 pub mod incoming;
+mod lookahead;
 pub mod outgoing;
 pub mod tcp_fsm;
 mod verdict;
@@ -25,11 +26,9 @@ use crate::table::stored::Stored;
 use crate::table::{BibRecord, Change, Learned, SessionKey, SessionRecord, State, Table, Timeouts};
 use crate::time::Time;
 use crate::tuple::Proto;
-use crate::wire::{self, IcmpError, Parsed, Refusal};
+use crate::wire::{self, IcmpError};
 use crate::xlat::icmp_error;
 
-/// Packets whose table entries are loaded together, so that the misses of the caches overlap.
-const LOOKAHEAD: usize = 32;
 /// Packets of our own that may wait for `poll_packet`.
 const MAX_PACKETS: usize = 4096;
 /// ICMP errors that we send: at most one a millisecond, so many at once (RFC 4443 §2.4 (f)).
@@ -50,14 +49,6 @@ pub struct Nat64 {
     icmp_due: Time,
     /// What of the table's counts is in the counters already.
     bibs_counted: (u64, u64),
-}
-
-/// What the first passes over a burst found out about a packet.
-#[derive(Clone, Copy)]
-struct Ahead {
-    parsed: Result<Parsed, Refusal>,
-    tag: u32,
-    hint: Option<u32>,
 }
 
 impl Nat64 {
@@ -98,56 +89,32 @@ impl Nat64 {
 
     /// Translates a burst in place and sets every packet's outcome.
     pub fn handle_packets(&mut self, now: Time, burst: &mut [Packet<'_>]) {
-        for chunk in burst.chunks_mut(LOOKAHEAD) {
+        for chunk in burst.chunks_mut(lookahead::LEN) {
             self.handle_chunk(now, chunk);
         }
         self.count_bibs();
     }
 
-    /// Parses every packet, then loads every index entry, then every record, then translates: at
-    /// each pass the loads of the whole chunk are under way at once.
     fn handle_chunk(&mut self, now: Time, chunk: &mut [Packet<'_>]) {
-        let nothing = Ahead { parsed: Err(DropReason::Malformed.into()), tag: 0, hint: None };
-        let mut ahead = [nothing; LOOKAHEAD];
-        for (packet, ahead) in chunk.iter().zip(&mut ahead) {
-            ahead.parsed = wire::parse(packet.bytes());
-            if let Ok(Parsed::V6(view)) = &ahead.parsed
-                && let Some(proto) = view.l4.proto()
-            {
-                ahead.tag = self.table.tag6(proto, view.src.to_bits(), view.src_port);
-            }
-        }
-        for ahead in &mut ahead[..chunk.len()] {
-            ahead.hint = match &ahead.parsed {
-                Ok(Parsed::V6(_)) => self.table.guess6(ahead.tag),
-                Ok(Parsed::V4(view)) => view
-                    .l4
-                    .proto()
-                    .and_then(|proto| self.table.find4(proto, view.dst.to_bits(), view.dst_port)),
-                Err(_) => None,
-            };
-        }
-        for ahead in &mut ahead[..chunk.len()] {
-            ahead.hint = ahead.hint.filter(|&slot| self.table.bib(slot).is_live());
-        }
-        for (packet, ahead) in chunk.iter_mut().zip(&ahead) {
-            let verdict = match &ahead.parsed {
-                Ok(Parsed::V6(view)) => {
+        let hints = lookahead::hints(&self.table, chunk);
+        for (packet, hint) in chunk.iter_mut().zip(hints) {
+            let verdict = match packet.bytes().first().map(|byte| byte >> 4) {
+                Some(6) => {
                     self.stats.count(Counter::Received6);
-                    self.packet6(now, packet, view, ahead.hint)
-                }
-                Ok(Parsed::V4(view)) => {
-                    self.stats.count(Counter::Received4);
-                    self.packet4(now, packet, view, ahead.hint)
-                }
-                Err(refusal) => {
-                    match packet.bytes().first().map(|byte| byte >> 4) {
-                        Some(6) => self.stats.count(Counter::Received6),
-                        Some(4) => self.stats.count(Counter::Received4),
-                        _ => {}
+                    match wire::parse6(packet.bytes()) {
+                        Ok(view) => self.packet6(now, packet, &view, hint),
+                        Err(refusal) => Err(refusal.into()),
                     }
-                    Err((*refusal).into())
                 }
+                Some(4) => {
+                    self.stats.count(Counter::Received4);
+                    match wire::parse4(packet.bytes()) {
+                        Ok(view) => self.packet4(now, packet, &view, hint),
+                        Err(refusal) => Err(refusal.into()),
+                    }
+                }
+                Some(_) => Err(DropReason::UnknownVersion.into()),
+                None => Err(DropReason::Malformed.into()),
             };
             self.settle(now, packet, verdict);
         }
