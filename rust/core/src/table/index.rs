@@ -97,6 +97,8 @@ impl Index {
         }
         // Shift back whatever may stand in the hole: entries whose home isn't behind it.
         let places = self.entries.len();
+        let distance =
+            |from: usize, to: usize| if to >= from { to - from } else { to + places - from };
         let mut place = self.next(hole);
         loop {
             let entry = self.entries[place];
@@ -104,9 +106,7 @@ impl Index {
                 break;
             }
             let home = self.home((entry >> 32) as u32);
-            let travelled = (place + places - home) % places;
-            let to_hole = (place + places - hole) % places;
-            if travelled >= to_hole {
+            if distance(home, place) >= distance(hole, place) {
                 self.entries[hole] = entry;
                 hole = place;
             }
