@@ -352,7 +352,6 @@ impl Sync {
     fn hello(&mut self, now: Time, node: u16, hello: &Hello, first: bool) {
         let greeting = self.greeting_to_us(hello);
         let differs = self.digests.differs(&hello.digests);
-        let joining = !self.reason.ready();
         let moved = self.step(node, if differs.is_some() { Input::Differs } else { Input::Agrees });
         let Some(known) = self.peers.get_mut(&node).and_then(|peer| peer.known.as_mut()) else {
             return;
@@ -361,9 +360,9 @@ impl Sync {
             known.echo = greeting.challenge;
             known.acknowledged = greeting.acknowledged.min(self.outgoing.last);
         }
-        // A table that fills up while we have none ourselves may have come from where we can't
-        // hear; one that is ready when we first meet has sessions that were never told to us.
-        known.lacking |= hello.ready && !known.ready && (joining || first);
+        // A peer that is ready when we first meet has sessions that were never told to us; one that
+        // becomes ready later may have got some where we couldn't hear.
+        known.lacking |= hello.ready && !known.ready;
         known.ready = hello.ready;
         let news = !first && known.generation != hello.generation;
         known.generation = hello.generation;
