@@ -68,8 +68,8 @@ class Translator:
         assert self.process.stdout is not None
         answer, *made = self.process.stdout.readline().strip().split(" made ")
         verdict, _, rest = answer.partition(" ")
-        packet = dissect(rest) if verdict == "forward" else None
-        return Answer(answer if packet is None else verdict, packet, [dissect(m) for m in made])
+        forwarded = dissect(rest) if verdict == "forward" else None
+        return Answer(answer, forwarded, [dissect(m) for m in made])
 
 
 @pytest.fixture(scope="module")
