@@ -144,6 +144,7 @@ fn source_routes() {
     for kind in [131, 137] {
         assert_eq!(with(&[kind, 7, 4, 192, 0, 2, 9, 0]), failed);
         assert_eq!(with(&[1, kind, 7, 4, 192, 0, 2, 9]), failed);
+        assert_eq!(with(&[kind, 7, 7, 192, 0, 2, 9, 0]), failed);
         assert_eq!(with(&[kind, 7, 8, 192, 0, 2, 9, 0]), Ok((28, 53)));
         // Behind the end of the list there are no options.
         assert_eq!(with(&[0, kind, 7, 4, 192, 0, 2, 9]), Ok((28, 53)));
