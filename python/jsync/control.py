@@ -11,8 +11,9 @@ import fcntl
 import os
 import socket
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -27,6 +28,7 @@ PATIENCE = 30.0
 
 Arguments = dict[str, Any]
 Value = Callable[[Arguments], object]
+Action = Callable[[Arguments], Awaitable[object]]
 Rows = Callable[[Arguments], Iterator[list[Any]]]
 
 
@@ -44,9 +46,14 @@ class Control:
         self,
         values: Mapping[tuple[str, ...], Value],
         tables: Mapping[tuple[str, ...], Rows],
+        actions: Mapping[tuple[str, ...], Action],
     ) -> None:
-        """`values` give one answer, `tables` pages of rows; both may raise Failure."""
+        """`values` give one answer, `tables` pages of rows, `actions` take their time.
+
+        All may raise Failure.
+        """
         self._values = values
+        self._actions = actions
         self._tables = tables
         self._clients = 0
 
@@ -84,34 +91,35 @@ class Control:
                         buffer += data
                     line = bytes(buffer[:end])
                     del buffer[: end + 1]
-                    for answer in self.answers(line):
-                        await _send(stream, answer)
+                    await self.answer(line, partial(_send, stream))
         except (trio.BrokenResourceError, trio.TooSlowError):
             pass
         finally:
             self._clients -= 1
 
-    def answers(self, line: bytes) -> Iterator[bytes]:
-        """The lines that answer a request."""
+    async def answer(self, line: bytes, send: Callable[[bytes], Awaitable[None]]) -> None:
+        """Answer a request: `send` gets one line after the other."""
         try:
             request = msgspec.json.decode(line, type=Request)
         except msgspec.MsgspecError as error:
-            yield _refusal(f"not a request: {error}", USAGE)
+            await send(_refusal(f"not a request: {error}", USAGE))
             return
         verb = tuple(request.verb)
         value: object = None
         try:
             if rows := self._tables.get(verb):
                 for page in rows(request.args):
-                    yield _line({"rows": page})
-            elif act := self._values.get(verb):
-                value = act(request.args)
+                    await send(_line({"rows": page}))
+            elif act := self._actions.get(verb):
+                value = await act(request.args)
+            elif read := self._values.get(verb):
+                value = read(request.args)
             else:
                 raise Failure(f"the daemon doesn't know {' '.join(verb)!r}", USAGE)
         except Failure as failure:
-            yield _refusal(str(failure), failure.code)
+            await send(_refusal(str(failure), failure.code))
         else:
-            yield _line({"ok": True, "value": value})
+            await send(_line({"ok": True, "value": value}))
 
 
 async def _send(stream: trio.SocketStream, line: bytes) -> None:

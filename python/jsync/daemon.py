@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from jsync import config
+from jsync.changes import Changes
 from jsync.config import Settings, SyncSection
 from jsync.control import Control, listening
 from jsync.engine import Engine
@@ -122,8 +123,9 @@ class Daemon:
         self._transport = transport
         self._role_changed = trio.Event()
         self._failover = Failover(alone=settings.sync is None, changed=self._on_change)
-        self._verbs = Verbs(settings, engine, self._failover, transport)
-        self._control = Control(self._verbs.values(), self._verbs.tables())
+        self._changes = Changes(settings, engine, dataplane, log)
+        self._verbs = Verbs(settings, engine, self._failover, transport, self._changes)
+        self._control = Control(self._verbs.values(), self._verbs.tables(), self._verbs.actions())
 
     async def run(self, listener: socket.socket) -> None:
         """Live until SIGTERM or SIGINT; nothing is left behind, whatever ends it.
@@ -186,22 +188,20 @@ class Daemon:
     async def _handle_signals(self, signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
         async for number in signals:
             if number == signal.SIGHUP:
-                self._reload()
+                await self._reload()
             else:
                 self._log.info("asked to end", signal=signal.Signals(number).name)
                 scope.cancel()
                 return
 
-    def _reload(self) -> None:
-        """Say what of the file has changed. Nothing can be changed without a restart yet."""
+    async def _reload(self) -> None:
         try:
             new = config.load(self._settings.path)
         except Failure as failure:
             self._log.error("the configuration is left as it was", error=failure)
-            return
-        for section in ("node", "nat64", "dataplane", "sync", "keepalived"):
-            if getattr(new, section) != getattr(self._settings, section):
-                self._log.warning("restart the daemon for this change", section=section)
+        else:
+            await self._changes.reload(new)
+            self._log.info("reloaded", config=self._settings.path)
 
     async def _drain_engine(self) -> None:
         """Send and log what the engine has to say, whenever it has."""

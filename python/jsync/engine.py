@@ -32,3 +32,12 @@ class Engine(FrameSink, Protocol):
     def bib(  # noqa: D102
         self, proto: str | None, cursor: int, limit: int
     ) -> "tuple[list[BibRow], int | None]": ...
+    def config(self) -> bytes: ...  # noqa: D102
+    def update_global(self, options: bytes) -> None: ...  # noqa: D102
+    def pool4_add(self, entry: bytes) -> None: ...  # noqa: D102
+    def pool4_remove(self, entry: bytes) -> None: ...  # noqa: D102
+    def pool4_flush(self) -> None: ...  # noqa: D102
+    def bib_add(self, entry: bytes) -> None: ...  # noqa: D102
+    def bib_remove(  # noqa: D102
+        self, proto: str, ipv6: str | None, ipv4: str | None
+    ) -> None: ...

@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
+from jsync.changes import Changes
 from jsync.config import Settings
-from jsync.control import Arguments, Rows, Value
+from jsync.control import Action, Arguments, Rows, Value
 from jsync.engine import Engine
 from jsync.errors import USAGE, Failure
 from jsync.failover import Failover
@@ -25,11 +26,13 @@ class Verbs:
         engine: Engine,
         failover: Failover,
         transport: Transport | None,
+        changes: Changes,
     ) -> None:
         self._settings = settings
         self._engine = engine
         self._failover = failover
         self._transport = transport
+        self._changes = changes
         self.state = "starting"
         """What the daemon is doing; it is ready only while it is "running"."""
 
@@ -53,6 +56,19 @@ class Verbs:
             ("bib", "display"): self._for_us_rows(self.bib),
         }
 
+    def actions(self) -> dict[tuple[str, ...], Action]:
+        """The verbs that change something."""
+        changes = self._changes
+        verbs: dict[tuple[str, ...], Action] = {
+            ("global", "update"): changes.update_global,
+            ("pool4", "add"): changes.pool4_add,
+            ("pool4", "remove"): changes.pool4_remove,
+            ("pool4", "flush"): changes.pool4_flush,
+            ("bib", "add"): changes.bib_add,
+            ("bib", "remove"): changes.bib_remove,
+        }
+        return {verb: self._for_us_action(act) for verb, act in verbs.items()}
+
     def _check_name(self, arguments: Arguments) -> None:
         wanted = arguments.get("instance")
         # "default" is what Jool calls an instance that nobody has named.
@@ -70,6 +86,13 @@ class Verbs:
         def checked(arguments: Arguments) -> Iterator[list[Any]]:
             self._check_name(arguments)
             return rows(arguments)
+
+        return checked
+
+    def _for_us_action(self, act: Action) -> Action:
+        async def checked(arguments: Arguments) -> object:
+            self._check_name(arguments)
+            return await act(arguments)
 
         return checked
 
@@ -146,20 +169,12 @@ class Verbs:
         return rows
 
     def options(self, arguments: Arguments) -> object:
-        """`global display`: what the file sets; the rest has the engine's defaults."""
-        return self._settings.nat64.get("global", {})
+        """`global display`."""
+        return self._changes.config()["global"]
 
     def pool4(self, arguments: Arguments) -> object:
         """`pool4 display`."""
-        return [
-            {
-                "protocol": protocol,
-                "prefix": str(pool.network),
-                "ports": f"{pool.first}-{pool.last}",
-            }
-            for pool in self._settings.pool4
-            for protocol in pool.protocols
-        ]
+        return self._changes.config()["pool4"]
 
     def sessions(self, arguments: Arguments) -> Iterator[list[Any]]:
         """`session display`."""

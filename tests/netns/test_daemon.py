@@ -343,14 +343,34 @@ def test_keepalived_may_use_a_fifo(net: Network) -> None:
         daemon.wait_for(f"state={state}")
 
 
-def test_sighup_says_what_needs_a_restart(net: Network) -> None:
+def test_changes_of_pool4_reach_the_kernel(net: Network) -> None:
+    j, n4 = pair_of_wires(net)
+    before = j.state()
+    daemon = running(j, node(j) + NAT64)
+    assert answer(n4, "192.0.2.1", 50000) == "reset"
+    j.jsync("pool4", "add", "--tcp", "192.0.2.1", "50000-50001")
+    assert answer(n4, "192.0.2.1", 50000) == "silence"
+    refused = j.jsync("pool4", "add", "192.0.2.1", "1024-60000", check=False)
+    assert refused.returncode == 1
+    assert "source ports" in refused.stderr
+    assert "50000-50001" in j.jsync("pool4", "display").stdout
+    j.jsync("pool4", "remove", "--tcp", "192.0.2.1", "50000-50001")
+    assert answer(n4, "192.0.2.1", 50000) == "reset"
+    assert answer(n4, "192.0.2.1", 61001) == "silence"
+    assert daemon.end() == 0
+    assert j.state() == before
+
+
+def test_sighup_makes_what_can_be_made_and_says_what_needs_a_restart(net: Network) -> None:
     j = net.host("J")
     config = node(j) + NAT64
     daemon = running(j, config)
     path = j.directory / "jsync.toml"
-    path.write_text(config + "[nat64.global]\nudp-timeout = 600\n")
+    path.write_text(config.replace("id = 1", "id = 2") + "[nat64.global]\nudp-timeout = 600\n")
     daemon.popen.send_signal(signal.SIGHUP)
-    daemon.wait_for("section=nat64")
+    daemon.wait_for("message=reloaded")
+    assert "section=node" in daemon.log
+    assert "udp-timeout                    0:10:00" in j.jsync("global", "display").stdout
     path.write_text("[")
     daemon.popen.send_signal(signal.SIGHUP)
     daemon.wait_for("left as it was")

@@ -152,6 +152,13 @@ def test_bulk_data_from_the_ipv4_side_by_a_static_entry(site: Site) -> None:
     assert send_bulk(site.n4, "192.0.2.1", 61001, 5_000_000) == "5000000 64:ff9b::c000:208"
 
 
+def test_a_static_entry_that_is_added_while_it_runs_works(site: Site) -> None:
+    site.daemon(SHARED)
+    site.j.jsync("bib", "add", "--tcp", "2001:db8::8#8002", "192.0.2.1#61002")
+    sink(site.n6, "::", 8002)
+    assert send_bulk(site.n4, "192.0.2.1", 61002, 1000) == "1000 64:ff9b::c000:208"
+
+
 def test_the_host_keeps_its_own_ports_of_the_shared_address(site: Site) -> None:
     site.daemon(SHARED)
     sink(site.j, "192.0.2.1", 22)

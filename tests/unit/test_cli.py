@@ -6,11 +6,13 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 
 from jsync import cli
 from jsync.control import Control
@@ -89,18 +91,34 @@ class Daemon:
                     {"name": "packets_in", "help": "Packets read", "value": 5},
                     {"name": "drop_malformed", "help": "Bad packets", "value": 0},
                 ],
-                ("global", "display"): lambda _: {"udp-timeout": 300_000, "tos": 7},
-                ("pool4", "display"): self._refuse,
+                ("global", "display"): lambda _: {
+                    "udp-timeout": 300_000,
+                    "override-tos": True,
+                    "mtu-plateaus": [1500, 1280],
+                },
+                ("pool4", "display"): lambda _: [
+                    {"protocol": None, "prefix": "192.0.2.1/32", "ports": "61001-65535"}
+                ],
             },
             {("session", "display"): sessions, ("bib", "display"): lambda _: iter([BIB])},
+            {
+                (noun, verb): partial(self._change, f"{noun} {verb}")
+                for noun, verb in (
+                    ("bib", "add"), ("bib", "remove"), ("global", "update"),
+                    ("pool4", "add"), ("pool4", "remove"), ("pool4", "flush"),
+                )
+            },
         )  # fmt: skip
 
     def _notify(self, arguments: dict[str, Any]) -> object:
         self.told.append(arguments)
         return {}
 
-    def _refuse(self, arguments: dict[str, Any]) -> object:
-        raise Failure("not today", 1)
+    async def _change(self, verb: str, arguments: dict[str, Any]) -> object:
+        if verb == "pool4 flush":
+            raise Failure("not today", 1)
+        self.told.append({"verb": verb, **arguments})
+        return {}
 
     @contextmanager
     def serving(self) -> Iterator[None]:
@@ -120,9 +138,12 @@ class Daemon:
             except OSError:
                 return
             with connection, connection.makefile("rb") as lines:
+
+                async def send(answer: bytes) -> None:
+                    connection.sendall(answer)  # noqa: B023
+
                 for line in lines:
-                    for answer in self.control.answers(line):
-                        connection.sendall(answer)
+                    trio.run(self.control.answer, line, send)
 
 
 @pytest.fixture
@@ -197,7 +218,11 @@ def test_status_peers_options_and_counters(jsync: Jsync) -> None:
     _, out, _ = jsync("peers")
     assert out.splitlines()[1].split() == ["2", "up", "5", "9", "0", "7", "-"]
     _, out, _ = jsync("global", "display", "--no-headers")
-    assert out.splitlines() == ["tos          7", "udp-timeout  0:05:00"]
+    assert [line.split() for line in out.splitlines()] == [
+        ["mtu-plateaus", "1500,1280"],
+        ["override-tos", "true"],
+        ["udp-timeout", "0:05:00"],
+    ]
     _, out, _ = jsync("stats", "display", "--csv")
     assert out.splitlines() == ["name,value", "packets_in,5"]
     _, out, _ = jsync("stats", "display", "--csv", "--all", "--explain")
@@ -232,7 +257,31 @@ def test_notify_takes_keepalived_arguments(daemon: Daemon, jsync: Jsync) -> None
 
 @pytest.mark.usefixtures("daemon")
 def test_a_refusal_is_told(jsync: Jsync) -> None:
-    assert jsync("pool4", "display") == (1, "", "jsync: not today\n")
+    assert jsync("pool4", "flush") == (1, "", "jsync: not today\n")
+
+
+def test_changes_reach_the_daemon_with_jools_words(daemon: Daemon, jsync: Jsync) -> None:
+    for words in (
+        "bib add --tcp 192.0.2.1#61001 2001:db8::8#80",
+        "bib remove --udp 2001:db8::8#53",
+        "global update udp-timeout 0:10:00",
+        "pool4 add --icmp 198.51.100.0/24 7-9",
+        "pool4 remove 198.51.100.1",
+    ):
+        assert jsync(*words.split()) == (0, "", "")
+    assert daemon.told == [
+        {"verb": "bib add", "protocol": "tcp", "ipv4": "192.0.2.1#61001", "ipv6": "2001:db8::8#80"},
+        {"verb": "bib remove", "protocol": "udp", "ipv6": "2001:db8::8#53"},
+        {"verb": "global update", "key": "udp-timeout", "value": "0:10:00"},
+        {"verb": "pool4 add", "protocol": "icmp", "prefix": "198.51.100.0/24", "ports": "7-9"},
+        {"verb": "pool4 remove", "prefix": "198.51.100.1"},
+    ]
+
+
+@pytest.mark.usefixtures("daemon")
+def test_pool4(jsync: Jsync) -> None:
+    _, out, _ = jsync("pool4", "display", "--no-headers")
+    assert out.split() == ["all", "192.0.2.1/32", "61001-65535"]
 
 
 @pytest.mark.parametrize(
@@ -246,6 +295,9 @@ def test_a_refusal_is_told(jsync: Jsync) -> None:
         (["check", "--frob"], "no option --frob"),
         (["check", "--control"], "a value is missing"),
         (["notify", "MASTER"], "four arguments"),
+        (["bib", "add", "2001:db8::8#80", "192.0.2.1#61001"], "required"),
+        (["bib", "add", "--tcp", "192.0.2.1#1", "192.0.2.1#2"], "one IPv6 and one IPv4"),
+        (["pool4", "add", "--tcp", "--udp", "192.0.2.1"], "not allowed"),
     ],
 )
 def test_wrong_usage_is_status_2_and_says_what_is_right(

@@ -29,14 +29,26 @@ def half(arguments: dict[str, Any]) -> Iterator[list[Any]]:
     raise Failure("the rest is missing")
 
 
+async def act(arguments: dict[str, Any]) -> object:
+    await trio.sleep(0)
+    return {"done": arguments}
+
+
 CONTROL = Control(
     {("echo",): lambda arguments: arguments, ("refuse",): refuse},
     {("count",): count, ("half",): half},
+    {("act",): act},
 )
 
 
 def answers(line: bytes) -> list[Any]:
-    return [json.loads(answer) for answer in CONTROL.answers(line)]
+    lines: list[bytes] = []
+
+    async def send(answer: bytes) -> None:
+        lines.append(answer)
+
+    trio.run(CONTROL.answer, line, send)
+    return [json.loads(answer) for answer in lines]
 
 
 def request(*verb: str, **arguments: object) -> bytes:
@@ -45,6 +57,7 @@ def request(*verb: str, **arguments: object) -> bytes:
 
 def test_a_value_comes_in_one_answer() -> None:
     assert answers(request("echo", a=1)) == [{"ok": True, "value": {"a": 1}}]
+    assert answers(request("act", a=1)) == [{"ok": True, "value": {"done": {"a": 1}}}]
     assert answers(b'{"verb": ["echo"]}') == [{"ok": True, "value": {}}]
 
 

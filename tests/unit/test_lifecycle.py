@@ -104,6 +104,23 @@ class FakeEngine:
     def bib(self, proto: str | None, cursor: int, limit: int) -> "tuple[list[BibRow], int | None]":
         return [], None
 
+    def config(self) -> bytes:
+        return b"{}"
+
+    def update_global(self, options: bytes) -> None:
+        self.history.append(f"update_global {options.decode()}")
+
+    def pool4_add(self, entry: bytes) -> None:
+        raise NotImplementedError
+
+    pool4_remove = bib_add = pool4_add
+
+    def pool4_flush(self) -> None:
+        raise NotImplementedError
+
+    def bib_remove(self, proto: str, ipv6: str | None, ipv4: str | None) -> None:
+        raise NotImplementedError
+
 
 class FakeDataplane:
     """The host's side, which notes what is asked of it."""
@@ -128,6 +145,9 @@ class FakeDataplane:
 
     def demote(self) -> None:
         self.history.append("demote")
+
+    def change(self, settings: config.Settings) -> None:
+        raise NotImplementedError
 
     def undo(self) -> None:
         self.history.append("undo")
@@ -344,6 +364,24 @@ def test_events_of_the_engine_are_logged(world: World) -> None:
         end()
 
     world.run(script)
+
+
+def test_sighup_reads_the_file_again(world: World) -> None:
+    path = Path(world.settings.path)
+
+    def script(world: World) -> None:
+        world.wait_for("message=translating")
+        before = path.read_text()
+        path.write_text(before.replace("[sync]", "[nat64.global]\nudp-timeout = 600\n[sync]"))
+        end(signal.SIGHUP)
+        world.wait_for('update_global {"udp-timeout": 600000}')
+        path.write_text("[")
+        end(signal.SIGHUP)
+        world.wait_for("left as it was")
+        end()
+
+    world.run(script)
+    assert world.history[-1] == "undo"
 
 
 def test_another_name_is_refused(world: World) -> None:

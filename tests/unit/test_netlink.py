@@ -173,6 +173,7 @@ class Host:
     """A machine with a fake kernel and a directory for journals."""
 
     def __init__(self, directory: Path) -> None:
+        directory.mkdir(exist_ok=True)
         self.directory = directory
         self.kernel = FakeKernel()
         self.journal = directory / "jsync7.json"
@@ -257,9 +258,7 @@ def test_a_start_that_dies_anywhere_is_cleaned_up_after_by_the_next(
     number = 0
     while True:
         number += 1
-        directory = tmp_path / str(number)
-        directory.mkdir()
-        host = Host(directory)
+        host = Host(tmp_path / str(number))
         with untouched(host):
             host.kernel.crash_at = number
             try:
@@ -279,9 +278,7 @@ def test_an_end_that_dies_anywhere_is_finished_by_the_next(tmp_path: Path) -> No
     number = 0
     while True:
         number += 1
-        directory = tmp_path / str(number)
-        directory.mkdir()
-        host = Host(directory)
+        host = Host(tmp_path / str(number))
         with untouched(host):
             dataplane = host.up(SHARED)
             host.kernel.crash_at = host.kernel.changes + number
@@ -344,6 +341,48 @@ def test_a_journal_that_cannot_be_read_stops_the_start(host: Host) -> None:
     host.journal.write_text("{}")
     with pytest.raises(Failure, match="undo by hand"):
         host.dataplane(SHARED)
+
+
+MORE = {
+    SHARED: SHARED.replace("61001-65535", "50000-65535"),
+    ROUTED: ROUTED.replace("198.51.100.0/30", "198.51.100.0/29"),
+}
+
+
+def parsed(text: str) -> config.Settings:
+    return config.parse(text, "jsync.toml", check_nat64=lambda _: None)
+
+
+@pytest.mark.parametrize("text", MORE)
+def test_a_changed_pool4_is_followed_without_touching_the_rest(host: Host, text: str) -> None:
+    with untouched(host):
+        dataplane = host.up(text)
+        dataplane.promote()
+        host.kernel.history.clear()
+        dataplane.change(parsed(MORE[text]))
+        assert "down" not in host.kernel.history
+        changed = host.kernel.state()
+        fresh = Host(host.directory / "fresh")
+        fresh.up(MORE[text]).promote()
+        assert changed == fresh.kernel.state()
+        dataplane.undo()
+
+
+@pytest.mark.parametrize("text", MORE)
+def test_a_changed_pool4_survives_a_crash(host: Host, text: str) -> None:
+    with untouched(host):
+        host.up(text).change(parsed(MORE[text]))
+        host.up(text).undo()
+
+
+def test_a_change_that_fails_changes_nothing(host: Host) -> None:
+    with untouched(host):
+        dataplane = host.up(SHARED)
+        before = json.dumps(host.kernel.state(), default=sorted)
+        with pytest.raises(Failure, match="source ports"):
+            dataplane.change(parsed(SHARED.replace("61001", "1024")))
+        assert json.dumps(host.kernel.state(), default=sorted) == before
+        dataplane.undo()
 
 
 def test_a_set_up_that_fails_half_way_is_undone(

@@ -11,8 +11,8 @@ def run(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="jsync daemon",
         description="Run a node: the NAT64 and the exchange of its sessions. SIGTERM ends it and"
-        " undoes what it did to the host; SIGHUP has it say which changes of its file need a"
-        " restart.",
+        " undoes what it did to the host; SIGHUP has it read its file again: it makes the changes"
+        " of [nat64] that can be made while packets flow, and names those that need a restart.",
     )
     parser.add_argument(
         "-c", "--config", metavar="FILE", default="/etc/jsync/jsync.toml", help="(%(default)s)"

@@ -5,6 +5,11 @@ from typing import Any
 
 from jsync.cli.client import DEFAULT_CONTROL
 
+CHANGES = (
+    "A change holds until the daemon ends; write it into the file too. Make it on every node:"
+    " nodes that differ don't synchronise."
+)
+
 
 class Parser(argparse.ArgumentParser):
     """A parser with what every verb that speaks to the daemon understands.

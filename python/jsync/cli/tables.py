@@ -33,6 +33,16 @@ def add_protocols(to: argparse.ArgumentParser) -> None:
     to.add_argument("--numeric", action="store_true", help="addresses only; don't look for names")
 
 
+def add_protocol(to: argparse.ArgumentParser, *, required: bool) -> None:
+    """Add the options that choose one protocol."""
+    choice = to.add_mutually_exclusive_group(required=required)
+    for protocol in ("tcp", "udp", "icmp"):
+        help = protocol.upper() if required else f"for {protocol.upper()} only"
+        choice.add_argument(
+            f"--{protocol}", dest="protocol", action="store_const", const=protocol, help=help
+        )
+
+
 @cache
 def host_name(address: str) -> str:
     """The name of an address, or the address."""

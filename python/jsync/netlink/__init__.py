@@ -5,7 +5,10 @@ done, so that the next start can finish the work of a daemon that was killed, `d
 them together. Everything here blocks: the daemon calls it in a thread.
 """
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from jsync.config import Settings
 
 
 class HostSide(Protocol):
@@ -25,6 +28,9 @@ class HostSide(Protocol):
 
     def demote(self) -> None:
         """It is no longer."""
+
+    def change(self, settings: "Settings") -> None:
+        """Follow a changed pool4."""
 
     def undo(self) -> None:
         """Take everything back."""

@@ -31,6 +31,7 @@ class Dataplane:
         self._make_kernel = make_kernel
         path = Path(settings.node.control).parent / f"{settings.dataplane.device}.json"
         self._journal = journal if journal is not None else Journal(path)
+        self._is_primary = False
 
     def prepare(self) -> None:
         """Do what comes before the TUN: black holes first, then what leads to them.
@@ -41,8 +42,7 @@ class Dataplane:
         """
         with self._make_kernel() as kernel:
             wanted = prepare_steps(self._settings, kernel.learned_default_routes())
-            all_wanted = {s.key for s in [*wanted, *connect_steps(self._settings)]}
-            left = [e for e in self._journal.entries if e.step.key not in all_wanted]
+            left = self._unwanted([*wanted, *connect_steps(self._settings)])
             if self._journal.entries:
                 self._log.info(
                     "cleaning up after a daemon that was killed",
@@ -59,6 +59,7 @@ class Dataplane:
 
     def promote(self) -> None:
         """Answer ARP for pool4, and tell the neighbours. Raises Failure."""
+        self._is_primary = True
         steps = primary_steps(self._settings)
         if not steps:
             return
@@ -73,24 +74,56 @@ class Dataplane:
 
     def demote(self) -> None:
         """Leave ARP to the node that is primary now."""
+        self._is_primary = False
         keys = {step.key for step in primary_steps(self._settings)}
         entries = [e for e in self._journal.entries if e.step.key in keys]
         if entries:
             with self._make_kernel() as kernel:
                 self._undo(kernel, entries)
 
+    def change(self, settings: Settings) -> None:
+        """Follow a changed pool4 while packets flow. Raises Failure; nothing is changed then."""
+        with self._make_kernel() as kernel:
+            wanted = self._all_steps(kernel, settings)
+            try:
+                self._apply(kernel, wanted, anew=False)
+            except Failure:
+                wanted = self._all_steps(kernel, self._settings)
+                self._apply(kernel, wanted, anew=False)
+                raise
+            else:
+                self._settings = settings
+            finally:
+                self._undo(kernel, self._unwanted(wanted))
+
     def undo(self) -> None:
         """Take everything back, the black holes last. Says in the log what could not be."""
         with self._make_kernel() as kernel:
             self._undo(kernel, self._journal.entries)
 
-    def _apply(self, kernel: Kernel, steps: list[AnyStep]) -> None:
+    def _all_steps(self, kernel: Kernel, settings: Settings) -> list[AnyStep]:
+        return [
+            *prepare_steps(settings, kernel.learned_default_routes()),
+            *connect_steps(settings),
+            *(primary_steps(settings) if self._is_primary else []),
+        ]
+
+    def _unwanted(self, wanted: list[AnyStep]) -> list[Entry]:
+        keys = {step.key for step in wanted}
+        return [entry for entry in self._journal.entries if entry.step.key not in keys]
+
+    def _apply(self, kernel: Kernel, steps: list[AnyStep], *, anew: bool = True) -> None:
+        """Do the steps; with `anew` also those that are done as far as the journal knows."""
         known = {entry.step.key: entry for entry in self._journal.entries}
         for step in steps:
             entry = known.get(step.key)
             if entry is not None:
-                entry.step = step
-                self._journal.save()
+                if entry.step != step:
+                    entry.before = step.before_both(kernel, entry.before)
+                    entry.step = step
+                    self._journal.save()
+                elif not anew:
+                    continue
                 step.apply(kernel)
                 continue
             entry = Entry(step, step.before(kernel))

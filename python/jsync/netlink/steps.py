@@ -28,6 +28,10 @@ class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """What `undo` needs to know, fit for JSON."""
         return None
 
+    def before_both(self, kernel: Kernel, before: Any) -> Any:
+        """The same when this takes the place of an earlier step with `before`."""
+        return before
+
     def apply(self, kernel: Kernel) -> None:
         """Do it."""
         raise NotImplementedError
@@ -175,6 +179,11 @@ class ReservedPorts(Step, frozen=True, tag="reserved-ports"):
     def _ports(self) -> set[int]:
         return {port for first, last in self.ranges for port in range(first, last + 1)}
 
+    @property
+    def key(self) -> tuple[object, ...]:
+        """There is one list of them."""
+        return ("ReservedPorts",)
+
     def before(self, kernel: Kernel) -> str:
         """The ports that get reserved and weren't."""
         old = _parse_ports(kernel.read_sysctl(self._path) or "")
@@ -186,6 +195,10 @@ class ReservedPorts(Step, frozen=True, tag="reserved-ports"):
                 ' the shared addresses of pool4 fewer, ports = "61001-65535" say'
             )
         return _format_ports(self._ports() - old)
+
+    def before_both(self, kernel: Kernel, before: Any) -> str:
+        """Those of the earlier step are released with ours, at the end."""
+        return _format_ports(_parse_ports(before) | _parse_ports(self.before(kernel)))
 
     def apply(self, kernel: Kernel) -> None:
         """Reserve them beside those that are reserved."""

@@ -1,0 +1,193 @@
+"""Changes of the translator's configuration while packets flow: by a command, or by SIGHUP.
+
+Each is made whole or refused with the reason. The file isn't written: what a command changes, a
+restart forgets. Nodes whose configurations differ don't synchronise, so a change is made on all.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import trio
+
+from jsync.config import Settings, is_duration, unknown_key
+from jsync.control import Arguments
+from jsync.durations import parse_duration
+from jsync.engine import Engine
+from jsync.errors import USAGE, Failure
+from jsync.log import Log
+from jsync.netlink import HostSide
+
+_TRUE = {"true", "on", "yes", "1"}
+_FALSE = {"false", "off", "no", "0"}
+
+
+def parse_option(key: str, text: str, current: object) -> object:
+    """The value of a global option from text, of the type that it has now. Raises Failure."""
+    try:
+        if is_duration(key):
+            return parse_duration(text, bare_ms=1_000)
+        if isinstance(current, bool):
+            if text.lower() in _TRUE | _FALSE:
+                return text.lower() in _TRUE
+            raise ValueError("write true or false")
+        if isinstance(current, list):
+            return [int(part) for part in text.split(",")]
+        return int(text)
+    except ValueError as error:
+        raise Failure(f"{key}: {text!r}: {error}") from None
+
+
+class Changes:
+    """Makes changes, one at a time."""
+
+    def __init__(self, settings: Settings, engine: Engine, host: HostSide, log: Log) -> None:
+        self._settings = settings
+        self._engine = engine
+        self._host = host
+        self._log = log
+        self._lock = trio.Lock()
+
+    def config(self) -> dict[str, Any]:
+        """The translator's configuration as it is now; durations in milliseconds."""
+        config: dict[str, Any] = json.loads(self._engine.config())
+        return config
+
+    async def update_global(self, arguments: Arguments) -> object:
+        """`global update`."""
+        key, text = _words(arguments, "key", "value")
+        options = self.config()["global"]
+        if key not in options:
+            raise Failure(f"{key}: {unknown_key(key, list(options))}")
+        async with self._lock:
+            await self._update_global({key: parse_option(key, text, options[key])})
+        return {}
+
+    async def _update_global(self, options: dict[str, object]) -> None:
+        _engine(self._engine.update_global, options)
+        self._log.info(
+            "global options changed", **{k.replace("-", "_"): v for k, v in options.items()}
+        )
+
+    async def pool4_add(self, arguments: Arguments) -> object:
+        """`pool4 add`."""
+        async with self._lock:
+            await self._pool4_add(_pool4_entry(arguments))
+        return {}
+
+    async def _pool4_add(self, entry: dict[str, Any]) -> None:
+        _engine(self._engine.pool4_add, entry)
+        try:
+            await self._follow()
+        except Failure:
+            _engine(self._engine.pool4_remove, entry)
+            raise
+        self._log.info("pool4 has a new entry", **entry)
+
+    async def pool4_remove(self, arguments: Arguments) -> object:
+        """`pool4 remove`."""
+        async with self._lock:
+            await self._pool4_remove(_pool4_entry(arguments))
+        return {}
+
+    async def _pool4_remove(self, entry: dict[str, Any]) -> None:
+        _engine(self._engine.pool4_remove, entry)
+        await self._follow()
+        self._log.info("pool4 has lost an entry", **entry)
+
+    async def pool4_flush(self, arguments: Arguments) -> object:
+        """`pool4 flush`."""
+        async with self._lock:
+            _engine(self._engine.pool4_flush)
+            await self._follow()
+            self._log.info("pool4 is empty")
+        return {}
+
+    async def _follow(self) -> None:
+        """Have the host send to the translator what is in pool4 now."""
+        now = replace(self._settings, nat64=self.config())
+        with trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(self._host.change, now)
+
+    async def bib_add(self, arguments: Arguments) -> object:
+        """`bib add`."""
+        protocol, ipv6, ipv4 = _words(arguments, "protocol", "ipv6", "ipv4")
+        self._bib_add({"protocol": protocol, "ipv6": ipv6, "ipv4": ipv4})
+        return {}
+
+    def _bib_add(self, entry: dict[str, Any]) -> None:
+        _engine(self._engine.bib_add, entry)
+        self._log.info("the BIB has a new static entry", **entry)
+
+    async def bib_remove(self, arguments: Arguments) -> object:
+        """`bib remove`."""
+        (protocol,) = _words(arguments, "protocol")
+        self._bib_remove(protocol, arguments.get("ipv6"), arguments.get("ipv4"))
+        return {}
+
+    def _bib_remove(self, protocol: str, ipv6: str | None, ipv4: str | None) -> None:
+        _refusals_as_failures(lambda: self._engine.bib_remove(protocol, ipv6, ipv4))
+        self._log.info("the BIB has lost an entry", protocol=protocol, ipv6=ipv6, ipv4=ipv4)
+
+    async def reload(self, new: Settings) -> None:
+        """Make of the file's changes those that can be made, and say which can't."""
+        old = self._settings
+        for section in ("node", "dataplane", "sync", "keepalived"):
+            if getattr(new, section) != getattr(old, section):
+                self._log.warning("restart the daemon for this change", section=section)
+        for key in ("pool6", "max-sessions"):
+            if new.nat64.get(key) != old.nat64.get(key):
+                self._log.warning("restart the daemon for this change", key=f"nat64.{key}")
+        async with self._lock:
+            try:
+                await self._reload_nat64(old.nat64, new.nat64)
+            except Failure as failure:
+                self._log.error("not all of the file's changes could be made", error=failure)
+        self._settings = replace(old, nat64=new.nat64)
+
+    async def _reload_nat64(self, old: dict[str, Any], new: dict[str, Any]) -> None:
+        """Old entries of the BIB go first and new ones come last: they need pool4."""
+        gone, come = _difference(old.get("bib", []), new.get("bib", []))
+        for entry in gone:
+            self._bib_remove(entry["protocol"], entry["ipv6"], entry["ipv4"])
+        more, less = reversed(_difference(old["pool4"], new["pool4"]))
+        for entry in more:
+            await self._pool4_add(entry)
+        for entry in less:
+            await self._pool4_remove(entry)
+        for entry in come:
+            self._bib_add(entry)
+        before, now = old.get("global", {}), new.get("global", {})
+        if changed := {k: v for k, v in now.items() if before.get(k) != v}:
+            await self._update_global(changed)
+        for key in before.keys() - now.keys():
+            self._log.warning("restart the daemon for its default", key=f"nat64.global.{key}")
+
+
+def _difference(old: list[Any], new: list[Any]) -> tuple[list[Any], list[Any]]:
+    """What is only in the old list, and what only in the new."""
+    return [e for e in old if e not in new], [e for e in new if e not in old]
+
+
+def _words(arguments: Arguments, *names: str) -> list[str]:
+    for name in names:
+        if not isinstance(arguments.get(name), str):
+            raise Failure(f"{name} is missing", USAGE)
+    return [arguments[name] for name in names]
+
+
+def _pool4_entry(arguments: Arguments) -> dict[str, Any]:
+    names = ("prefix", "ports", "protocol")
+    return {name: arguments[name] for name in names if arguments.get(name) is not None}
+
+
+def _engine(change: Callable[..., None], *value: object) -> None:
+    _refusals_as_failures(lambda: change(*(json.dumps(v).encode() for v in value)))
+
+
+def _refusals_as_failures(change: Callable[[], None]) -> None:
+    try:
+        change()
+    except ValueError as error:
+        raise Failure(str(error)) from None

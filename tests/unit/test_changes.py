@@ -1,0 +1,193 @@
+import json
+from collections.abc import Callable
+from io import StringIO
+from typing import Any
+
+import pytest
+import trio
+
+from jsync import _core, config
+from jsync.changes import Changes
+from jsync.config import Settings
+from jsync.errors import Failure
+from jsync.log import Log
+
+BASE = """\
+[nat64]
+[[nat64.pool4]]
+prefix = "192.0.2.1"
+ports = "61001-65535"
+[[nat64.bib]]
+protocol = "tcp"
+ipv6 = "2001:db8::8#80"
+ipv4 = "192.0.2.1#61001"
+[nat64.global]
+udp-timeout = 300
+"""
+
+
+class Host:
+    """The host's side, which follows or refuses."""
+
+    def __init__(self) -> None:
+        self.settings: list[Settings] = []
+        self.refusal: Failure | None = None
+
+    def change(self, settings: Settings) -> None:
+        if self.refusal is not None:
+            raise self.refusal
+        self.settings.append(settings)
+
+    def prepare(self) -> None:
+        raise NotImplementedError
+
+    connect = promote = announce = demote = undo = prepare
+
+
+class World:
+    def __init__(self) -> None:
+        self.host = Host()
+        self.log = StringIO()
+        settings = parse(BASE)
+        self.node = _core.Node(settings.nat64_json(), None, keys=[], secret=bytes(32))
+        self.changes = Changes(settings, self.node, self.host, Log(stream=self.log))
+
+    def do(self, verb: str, **arguments: Any) -> None:
+        trio.run(getattr(self.changes, verb), arguments)
+
+    def reload(self, text: str) -> None:
+        trio.run(self.changes.reload, parse(text))
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return self.changes.config()
+
+
+def parse(text: str) -> Settings:
+    return config.parse(text, "jsync.toml")
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "value"),
+    [
+        ("udp-timeout", "0:10:00", 600_000),
+        ("tcp-est-timeout", "7300", 7_300_000),
+        ("zeroize-traffic-class", "on", True),
+        ("source-icmpv6-errors-better", "FALSE", False),
+        ("tos", "16", 16),
+        ("mtu-plateaus", "1500,1280", [1500, 1280]),
+    ],
+)
+def test_options_are_written_as_they_are_shown(
+    world: World, key: str, text: str, value: object
+) -> None:
+    world.do("update_global", key=key, value=text)
+    assert world.config["global"][key] == value
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "words"),
+    [
+        ("udp-timeot", "1", "did you mean 'udp-timeout'?"),
+        ("udp-timeout", "soon", "not a duration"),
+        ("udp-timeout", "1", "RFC 6146"),
+        ("tos", "x", "invalid literal"),
+        ("tos", "256", "tos"),
+        ("override-tos", "maybe", "true or false"),
+    ],
+)
+def test_a_bad_option_is_refused_with_the_reason(
+    world: World, key: str, text: str, words: str
+) -> None:
+    before = world.config
+    with pytest.raises(Failure, match="(?s).*" + words.replace("?", r"\?")):
+        world.do("update_global", key=key, value=text)
+    assert world.config == before
+
+
+def test_the_host_follows_pool4(world: World) -> None:
+    world.do("pool4_add", prefix="198.51.100.0/30", ports="7-9", protocol="udp")
+    (now,) = world.host.settings
+    assert [str(pool.network) for pool in now.pool4] == ["192.0.2.1/32", "198.51.100.0/30"]
+    assert (now.pool4[1].protocols, now.pool4[1].first, now.pool4[1].last) == (("udp",), 7, 9)
+    world.do("pool4_remove", prefix="198.51.100.0/30", ports="7-9", protocol="udp")
+    assert len(world.host.settings[-1].pool4) == 1
+    world.do("bib_remove", protocol="tcp", ipv4="192.0.2.1#61001")
+    world.do("pool4_flush")
+    assert world.host.settings[-1].pool4 == []
+
+
+def test_what_the_host_refuses_the_translator_does_not_keep(world: World) -> None:
+    world.host.refusal = Failure("pool4 leaves the host no ports")
+    before = world.config
+    with pytest.raises(Failure, match="no ports"):
+        world.do("pool4_add", prefix="198.51.100.1")
+    assert world.config == before
+
+
+@pytest.mark.parametrize(
+    ("verb", "arguments", "words"),
+    [
+        ("pool4_add", {"prefix": "192.0.2.1", "ports": "61001-65535"}, "already"),
+        ("pool4_add", {"prefix": "x"}, "not an IPv4 address"),
+        ("pool4_add", {}, "prefix"),
+        ("pool4_remove", {"prefix": "192.0.2.1", "ports": "61001-65535"}, "not in pool4"),
+        ("pool4_remove", {"prefix": "192.0.2.2"}, "no such entry"),
+        ("pool4_flush", {}, "not in pool4"),
+        ("bib_add", {"protocol": "tcp", "ipv6": "::1#1"}, "ipv4 is missing"),
+        ("bib_remove", {"protocol": "tcp", "ipv6": "::1#1"}, "no such entry"),
+        ("bib_remove", {"protocol": "x", "ipv6": "::1#1"}, "must be tcp"),
+    ],
+)
+def test_a_refused_change_changes_nothing(
+    world: World, verb: str, arguments: dict[str, str], words: str
+) -> None:
+    before = world.config
+    with pytest.raises(Failure, match=words):
+        world.do(verb, **arguments)
+    assert world.config == before
+    assert world.host.settings == []
+
+
+def test_static_entries_come_and_go(world: World) -> None:
+    world.do("bib_add", protocol="udp", ipv6="2001:db8::9#53", ipv4="192.0.2.1#61053")
+    assert len(world.config["bib"]) == 2
+    world.do("bib_remove", protocol="udp", ipv6="2001:db8::9#53")
+    assert len(world.config["bib"]) == 1
+
+
+def test_a_reload_makes_what_can_be_made(world: World) -> None:
+    text = BASE.replace("udp-timeout = 300", "udp-timeout = 600\ntos = 3")
+    text = text.replace("61001-65535", "62000-65535").replace("#61001", "#62001")
+    text += '[dataplane]\ndevice = "jsync1"\n'
+    text = text.replace("[nat64]\n", "[nat64]\nmax-sessions = 5\n", 1)
+    world.reload(text)
+    now = world.config
+    assert now["pool4"] == [{"protocol": None, "prefix": "192.0.2.1/32", "ports": "62000-65535"}]
+    assert [entry["ipv4"] for entry in now["bib"]] == ["192.0.2.1#62001"]
+    assert (now["global"]["udp-timeout"], now["global"]["tos"]) == (600_000, 3)
+    log = world.log.getvalue()
+    assert "restart the daemon for this change" in log
+    assert "section=dataplane" in log
+    assert "key=nat64.max-sessions" in log
+    # … and back.
+    world.reload(BASE)
+    assert [entry["ipv4"] for entry in world.config["bib"]] == ["192.0.2.1#61001"]
+    assert "key=nat64.global.tos" in world.log.getvalue()
+
+
+def test_a_reload_that_is_refused_says_so(world: World) -> None:
+    world.host.refusal = Failure("pool4 leaves the host no ports")
+    world.reload(BASE.replace("61001-65535", "60000-65535"))
+    assert "no ports" in world.log.getvalue()
+    assert world.config["pool4"][0]["ports"] == "61001-65535"
+
+
+def test_the_engine_shows_its_defaults(world: World) -> None:
+    current: Callable[[], bytes] = world.node.config
+    assert json.loads(current())["global"]["icmp-timeout"] == 60_000
