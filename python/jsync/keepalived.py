@@ -45,6 +45,11 @@ class KeepalivedSection(msgspec.Struct, forbid_unknown_fields=True, rename="keba
     """The same on every node of the cluster, different from other clusters on the link."""
     advert_int: Annotated[float, msgspec.Meta(ge=0.01, le=40.95)] = 0.1
     """Seconds, in hundredths. A dead machine is noticed after three of them."""
+    preempt_delay: Annotated[float, msgspec.Meta(ge=0, le=1000)] = 2.0
+    """Seconds for which a node that comes back watches the MASTER of lower priority before it
+    takes over. One that was cut off, its daemon running on, learns meanwhile what it has missed:
+    several `hello-interval` and the time that fetching the sessions takes. It doesn't delay a
+    takeover from a dead MASTER."""
     fifo: str | None = None
     """A FIFO that the daemon reads, in place of one `jsync notify` per change of state."""
 
@@ -172,6 +177,8 @@ vrrp_instance {name} {{
     virtual_router_id {section.virtual_router_id}
     priority {section.priority}
     advert_int {section.advert_int:g}
+    # Who was cut off learns what it has missed. From a dead MASTER it takes over at once.
+    preempt_delay {section.preempt_delay:g}
     virtual_ipaddress {{
 {addresses}
     }}

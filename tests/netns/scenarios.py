@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 from jsync.lab import isolation
 from jsync.lab.cluster import Cluster, status
+from jsync.lab.load import Load
 from jsync.lab.network import MACHINES, NAT64S, Network
 
 
@@ -97,6 +98,28 @@ def death_is_noticed_at_once_while_links_flap(network: Network, cluster: Cluster
         cluster.wait_master("J", since)
 
 
+def who_was_cut_off_learns_before_it_takes_over(network: Network, cluster: Cluster) -> None:
+    """J's links go down and up again, while its daemon runs on: its table is out of date."""
+    for name in NAT64S:
+        cluster.start(name)
+    cluster.wait_primary("J")
+    since = time.monotonic()
+    network.set_links(MACHINES["J"], "down")
+    cluster.wait_primary("K")
+    # J has heard of none of these.
+    load = Load(network)
+    load.start()
+    load.mark()
+    since = time.monotonic()
+    network.set_links(MACHINES["J"], "up")
+    takeover = cluster.wait_master("J", since).time
+    time.sleep(3.0)
+    broken = [flow for flow in load.flows() if not flow.alive(takeover + 2.0)]
+    assert broken == []
+    sessions = cluster.sessions()
+    assert sessions["J"] == sessions["K"] == sessions["L"]
+
+
 def orderly_end_hands_over(network: Network, cluster: Cluster) -> None:
     """SIGTERM: the addresses go first, nothing of the daemon stays on the host."""
     for name in NAT64S:
@@ -117,6 +140,7 @@ SCENARIOS = {
         a_node_without_snapshot_is_never_master,
         nor_after_a_quick_restart,
         death_is_noticed_at_once_while_links_flap,
+        who_was_cut_off_learns_before_it_takes_over,
         orderly_end_hands_over,
     )
 }

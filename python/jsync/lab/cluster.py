@@ -36,7 +36,7 @@ KEY = "/run/cluster.key"
 KEEPALIVED_CONFIG = "/run/keepalived.conf"
 FIFO = "/run/keepalived.fifo"
 
-STATUS_PATIENCE = 20.0
+STATUS_PATIENCE = 60.0
 
 _MASTER = "Entering MASTER STATE"
 
@@ -132,7 +132,7 @@ class Cluster:
         line = self._daemons[name].find(lambda text: "message=ready" in text, since)
         return line.time if line else None
 
-    def wait_master(self, name: str, since: float, timeout: float = 15.0) -> Line:
+    def wait_master(self, name: str, since: float, timeout: float = 30.0) -> Line:
         """Wait for a node's keepalived to become MASTER after a time."""
         return self._keepaliveds[name].wait_for(_is_master, since, timeout)
 
