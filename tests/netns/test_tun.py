@@ -178,6 +178,16 @@ def test_ping(net: Net, node: Node, size: int) -> None:
     assert [(s["src6"], s["dst4"], s["dst6"]) for s in sessions] == [(HOST6, SERVER4, SERVER4_IN_6)]
 
 
+def test_the_node_sends_errors_of_its_own(net: Net, node: Node) -> None:
+    # The host forwards with hop limit 1, the node may not.
+    ping = ["ping", "-c", "1", "-W", "5", "-t", "2", SERVER4_IN_6]
+    done = subprocess.run(
+        net.exec("n6", *ping), check=False, capture_output=True, text=True, timeout=60
+    )
+    assert "Time exceeded" in done.stdout, done.stdout + done.stderr
+    assert counters(node)["drop_ttl_expired"] == 1
+
+
 def exchange(one: socket.socket, other: socket.socket, megabytes: int) -> None:
     """Send different data both ways at once, compare what arrives."""
 
@@ -256,7 +266,7 @@ def test_tcp_without_offloads(net: Net, node: Node) -> None:
 def test_udp_of_many_sizes_both_ways(net: Net, node: Node) -> None:
     with net.socket("n6", socket.SOCK_DGRAM) as n6, net.socket("n4", socket.SOCK_DGRAM) as n4:
         n4.bind((SERVER4, 5000))
-        for size in (0, 1, 2, 63, 1000, 1451, 1452):
+        for size in (0, 1, 2, 63, 1000, 1451, 1452, 1473, 4000, 30000):
             payload = random.Random(size).randbytes(size)
             n6.sendto(payload, (SERVER4_IN_6, 5000))
             got, mapped = n4.recvfrom(65536)
