@@ -89,7 +89,8 @@ impl Tun {
     /// Reads a virtio_net_hdr and the packet behind it into `buf`; how many bytes that is.
     ///
     /// # Errors
-    /// `WouldBlock` if there is none; EBADFD if the device was removed.
+    /// `WouldBlock` if there is none; EINVAL if there was one that no header can describe; EBADFD
+    /// if the device was removed.
     pub fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
         (&self.file).read(buf)
     }

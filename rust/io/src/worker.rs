@@ -395,6 +395,11 @@ fn fill<'a>(
             Ok(read) => read,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok((burst, true)),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            // The kernel had a packet that no virtio_net_hdr can describe, and dropped it.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+                counts.bad_offload += 1;
+                return Ok((burst, true));
+            }
             Err(error) => return Err(error),
         };
         let len = read.checked_sub(vnet::LEN).ok_or(io::ErrorKind::UnexpectedEof)?;
