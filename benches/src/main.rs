@@ -18,7 +18,7 @@ static ALLOCATOR: jsync_io::alloc::HugePages = jsync_io::alloc::HugePages;
 fn main() {
     let prefix = std::env::args().nth(1).unwrap_or_default();
     let mut report = Report::new(prefix);
-    memory::run(&mut report);
+    report.print_memory();
     translate::run(&mut report);
     session::run(&mut report);
     sync::run(&mut report);

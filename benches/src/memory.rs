@@ -3,8 +3,6 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use crate::report::Report;
-
 /// A cache line.
 #[derive(Clone, Copy, Default)]
 #[repr(align(64))]
@@ -14,13 +12,6 @@ struct Line([u64; 8]);
 const LINES: usize = 1 << 25;
 const CHAINS: usize = 16;
 const STEPS: u64 = 4_000_000;
-
-pub fn run(report: &mut Report) {
-    if report.wants("memory/random_lines") {
-        let ns = report.random_line_ns();
-        report.print("memory/random_lines", 1e9 / ns, "lines/s", None);
-    }
-}
 
 /// Random reads of 64-byte lines from 2 GiB with 16 independent chains, lines/s: in a chain each
 /// address follows from the line read before it.

@@ -24,6 +24,14 @@ impl Report {
         *self.random_line_ns.get_or_insert_with(|| 1e9 / crate::memory::random_lines())
     }
 
+    /// Prints the ceiling itself, if it is wanted.
+    pub fn print_memory(&mut self) {
+        if self.wants("memory/random_lines") {
+            let ns = self.random_line_ns();
+            self.print("memory/random_lines", 1e9 / ns, "lines/s", None);
+        }
+    }
+
     /// Prints one measurement. `ceiling` is in the same unit, or what the ratio is to.
     pub fn print(&self, name: &str, value: f64, unit: &str, ceiling: Option<f64>) {
         let ratio = ceiling.map(|c| value / c);
