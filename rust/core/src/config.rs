@@ -133,9 +133,9 @@ pub struct Globals {
     pub maximum_simultaneous_opens: u32,
     /// Which fields choose the port (RFC 6056 §3.3.3): bits src6, src6 port, dst6, dst6 port (8 4 2 1).
     pub f_args: u8,
-    /// Events for BIB entries.
+    /// BIB entries that traffic makes, and their end, are told to the log (RFC 6888 REQ-12).
     pub logging_bib: bool,
-    /// Events for sessions.
+    /// The same for sessions: a line for every connection.
     pub logging_session: bool,
 }
 

@@ -10,7 +10,7 @@ use crate::stats::Stats;
 use crate::sync::event::{Event, Reason};
 use crate::sync::frame::{FrameError, OpenFrame, Transmit};
 use crate::sync::{PeerStatus, Sessions, Sync, SyncConfig};
-use crate::table::{Change, Learned, SessionKey, SessionRecord};
+use crate::table::{Change, Learned, LogEvent, SessionKey, SessionRecord};
 use crate::time::Time;
 
 /// A NAT64 and its place in a cluster.
@@ -92,6 +92,11 @@ impl Node {
     /// The next thing worth a line in the log.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.sync.as_mut()?.poll_event()
+    }
+
+    /// The next line of the operator's log of mappings and sessions.
+    pub fn poll_log(&mut self) -> Option<LogEvent> {
+        self.nat64.poll_log()
     }
 
     /// Whether this node may become MASTER.

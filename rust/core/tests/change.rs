@@ -130,3 +130,29 @@ fn static_entries_come_and_go() {
     assert_eq!((nat64.bib_count(), nat64.config().bib.len()), (0, 0));
     nat64.pool4_flush().unwrap();
 }
+
+/// `logging-bib` and `logging-session`: a line when traffic makes something, and one at its end.
+#[test]
+fn mappings_and_sessions_are_logged() {
+    let mut nat64 = nat();
+    let globals = Globals { logging_bib: true, logging_session: true, ..Globals::default() };
+    out(&mut nat64, T0, 4000);
+    assert_eq!(nat64.poll_log(), None, "nothing unless asked for");
+    nat64.set_globals(globals).unwrap();
+    let port = port_of(&out(&mut nat64, T0 + 1_000, 5000));
+    run_timers(&mut nat64, T0 + 302_000);
+    let lines: Vec<_> = std::iter::from_fn(|| nat64.poll_log()).map(|e| e.to_string()).collect();
+    let ours: Vec<_> = lines.iter().filter(|line| line.contains("#5000")).cloned().collect();
+    let bib = format!("proto=udp src6=2001:db8::8#5000 src4=192.0.2.1#{port}");
+    let session = format!("{bib} dst4=203.0.113.16#53");
+    assert_eq!(
+        ours,
+        [
+            format!("event=bib-added {bib}"),
+            format!("event=session-added {session}"),
+            format!("event=session-removed {session}"),
+            format!("event=bib-removed {bib}"),
+        ]
+    );
+    assert_eq!(lines.len(), 6, "the end of what began unlogged");
+}

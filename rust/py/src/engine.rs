@@ -3,7 +3,7 @@
 use jsync_core::node::Node;
 use jsync_core::packet::{OwnedPacket, Packet};
 use jsync_core::stats::Counter;
-use jsync_core::sync::{Event, Transmit};
+use jsync_core::sync::Transmit;
 use jsync_core::time::Time;
 use jsync_io::Engine;
 
@@ -13,7 +13,7 @@ use jsync_io::Engine;
 pub struct Driven {
     pub node: Node,
     frame: Option<Transmit>,
-    event: Option<Event>,
+    event: Option<String>,
 }
 
 impl Driven {
@@ -25,8 +25,13 @@ impl Driven {
         self.frame.take().or_else(|| self.node.poll_transmit(now))
     }
 
-    pub fn poll_event(&mut self) -> Option<Event> {
-        self.event.take().or_else(|| self.node.poll_event())
+    /// The next line of the log.
+    pub fn poll_event(&mut self) -> Option<String> {
+        let node = &mut self.node;
+        self.event
+            .take()
+            .or_else(|| node.poll_event().map(|event| event.to_string()))
+            .or_else(|| node.poll_log().map(|event| event.to_string()))
     }
 }
 

@@ -19,6 +19,8 @@ use crate::engine::Driven;
 use crate::error::Error;
 use crate::rows::{Bib, Peer, Session, Status};
 
+/// Lines of the log that are fetched at once.
+const EVENTS: usize = 1024;
 /// Places of the table that are looked at without letting the worker in between.
 const SCAN_BUDGET: usize = 1024;
 
@@ -91,10 +93,11 @@ impl Node {
     fn take_events(&self, py: Python<'_>) -> Vec<String> {
         py.detach(|| {
             let notice = self.driver.take_notice().map(|state| state.to_string());
-            let events: Vec<_> = self
-                .driver
-                .update(|driven, _| std::iter::from_fn(|| driven.poll_event()).collect());
-            notice.into_iter().chain(events.iter().map(ToString::to_string)).collect()
+            // A busy log is fetched in parts, so that packets don't wait for it.
+            let events: Vec<_> = self.driver.update(|driven, _| {
+                std::iter::from_fn(|| driven.poll_event()).take(EVENTS).collect()
+            });
+            notice.into_iter().chain(events).collect()
         })
     }
 

@@ -55,6 +55,7 @@ impl Nat64 {
         globals.validate()?;
         self.table.set_timeouts(Timeouts::from(&globals));
         self.table.track_peers(globals.address_dependent_filtering);
+        self.table.log(globals.logging_bib, globals.logging_session);
         self.config.global = globals;
         Ok(())
     }

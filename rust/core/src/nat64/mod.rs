@@ -23,7 +23,9 @@ use crate::packet::{OwnedPacket, Packet};
 use crate::stats::{Counter, DropReason, Stats};
 use crate::table::fragment::Fragments;
 use crate::table::stored::Stored;
-use crate::table::{BibRecord, Change, Learned, SessionKey, SessionRecord, State, Table, Timeouts};
+use crate::table::{
+    BibRecord, Change, Learned, LogEvent, SessionKey, SessionRecord, State, Table, Timeouts,
+};
 use crate::time::Time;
 use crate::tuple::Proto;
 use crate::wire::{self, IcmpError};
@@ -62,6 +64,7 @@ impl Nat64 {
         let timeouts = Timeouts::from(&config.global);
         let mut table = Table::new(config.max_sessions, &config.pool4, timeouts, secret);
         table.track_peers(config.global.address_dependent_filtering);
+        table.log(config.global.logging_bib, config.global.logging_session);
         for bib in &config.bib {
             table
                 .create_bib(bib.protocol, bib.ipv6, bib.ipv4, true)
@@ -248,6 +251,11 @@ impl Nat64 {
     }
 
     // ---- Looking at it ----
+
+    /// The next line of the operator's log, as `logging-bib` and `logging-session` ask for.
+    pub fn poll_log(&mut self) -> Option<LogEvent> {
+        self.table.pop_log()
+    }
 
     /// Sessions in the table.
     pub fn session_count(&self) -> u32 {

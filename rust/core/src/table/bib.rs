@@ -39,6 +39,8 @@ pub mod bib_flag {
     pub const LIVE: u8 = 1;
     /// The operator made it.
     pub const STATIC: u8 = 2;
+    /// Traffic here has used it; else it is a peer's copy, or static and unused.
+    pub const LOCAL: u8 = 8;
     /// The entry was removed while it had sessions beyond the first: nothing finds it any more,
     /// and its slot is free when the last of them is swept.
     pub const DYING: u8 = 4;

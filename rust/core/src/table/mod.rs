@@ -13,6 +13,7 @@ pub mod expiry;
 pub mod fragment;
 pub mod hash;
 mod index;
+mod journal;
 mod merge;
 pub mod pool4;
 pub mod record;
@@ -31,9 +32,11 @@ use changes::Changes;
 use expiry::Wheel;
 use hash::Keys;
 use index::Index;
+use journal::Journal;
 use pool4::{Pool4, Wish};
 use session::{NIL, Session, SessionId, deadline, flag};
 
+pub use journal::LogEvent;
 pub use merge::Merge;
 pub use record::{BibRecord, Change, Learned, SessionKey, SessionRecord, State};
 
@@ -92,6 +95,7 @@ pub struct Table {
     wheel: Wheel,
     timeouts: Timeouts,
     changes: Changes,
+    journal: Journal,
     max_sessions: u32,
     sessions: u32,
     bibs: u32,
@@ -127,6 +131,7 @@ impl Table {
             wheel: Wheel::default(),
             timeouts,
             changes: Changes::default(),
+            journal: Journal::default(),
             max_sessions,
             sessions: 0,
             bibs: 0,
@@ -358,7 +363,25 @@ impl Table {
         session.flags |= flag::LOCAL;
         let id = self.insert_session(now, slot, session)?;
         self.mark_changed(id);
+        self.own_bib(slot);
+        if self.journal.sessions {
+            self.journal.push(LogEvent::SessionAdded(self.key_of(slot, &session)));
+        }
         Ok(id)
+    }
+
+    /// Traffic here uses the mapping: it is ours to tell of.
+    fn own_bib(&mut self, slot: u32) {
+        let bib = self.arena.bib_mut(slot);
+        if bib.flags & bib_flag::LOCAL != 0 {
+            return;
+        }
+        bib.flags |= bib_flag::LOCAL;
+        // A static entry is known to the operator, who made it.
+        if self.journal.bib && !bib.is_static() {
+            let event = LogEvent::BibAdded(bib.proto(), src6_of(bib), src4_of(bib));
+            self.journal.push(event);
+        }
     }
 
     fn insert_session(
@@ -398,10 +421,15 @@ impl Table {
             self.wheel.remove(&mut self.arena, id);
         }
         let mut version = session.version;
-        if self.changes.tracked && session.flags & flag::LOCAL != 0 {
-            version = version.wrapping_add(1);
+        if session.flags & flag::LOCAL != 0 {
             let key = self.key_of(slot, &session);
-            self.changes.push_removed(key, version);
+            if self.changes.tracked {
+                version = version.wrapping_add(1);
+                self.changes.push_removed(key, version);
+            }
+            if self.journal.sessions {
+                self.journal.push(LogEvent::SessionRemoved(key));
+            }
         }
         if is_newer(version, self.clock) {
             self.clock = version;
@@ -446,6 +474,10 @@ impl Table {
     /// What is left of a BIB entry that the indexes don't know any more.
     fn bury(&mut self, slot: u32) {
         let bib = self.arena.bib_mut(slot);
+        if self.journal.bib && bib.flags & bib_flag::LOCAL != 0 && !bib.is_static() {
+            let event = LogEvent::BibRemoved(bib.proto(), src6_of(bib), src4_of(bib));
+            self.journal.push(event);
+        }
         if bib.sessions == 0 {
             self.arena.free_bib(slot);
             return;
@@ -520,6 +552,8 @@ impl Table {
     #[cold]
     fn refresh_told(&mut self, now: Time, id: SessionId) {
         self.arena.session_mut(id).flags &= !flag::IDLE;
+        let slot = self.arena.bib_of(id);
+        self.arena.bib_mut(slot).flags |= bib_flag::LOCAL;
         self.mark_changed(id);
         self.arm(now, id);
     }
@@ -614,6 +648,16 @@ impl Table {
     }
 
     // ---- Telling ----
+
+    /// Whether BIB entries and sessions are told to the operator's log.
+    pub fn log(&mut self, bib: bool, sessions: bool) {
+        (self.journal.bib, self.journal.sessions) = (bib, sessions);
+    }
+
+    /// The next line of the operator's log.
+    pub fn pop_log(&mut self) -> Option<LogEvent> {
+        self.journal.pop()
+    }
 
     /// Whether changes are collected for peers.
     pub fn track_changes(&mut self, on: bool) {
