@@ -168,7 +168,7 @@ impl Sessions for Nat64 {
         self.track_changes(on);
     }
 
-    fn changes_pending(&self) -> bool {
+    fn changes_pending(&self) -> usize {
         self.changes_pending()
     }
 

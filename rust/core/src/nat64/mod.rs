@@ -207,8 +207,8 @@ impl Nat64 {
         self.table.track_changes(on);
     }
 
-    /// Whether `pop_change` has something.
-    pub fn changes_pending(&self) -> bool {
+    /// How many things wait for `pop_change`, at most.
+    pub fn changes_pending(&self) -> usize {
         self.table.changes_pending()
     }
 

@@ -36,8 +36,8 @@ pub trait Sessions {
     fn unlearn(&mut self, now: Time, key: &SessionKey, version: u32) -> bool;
     /// Whether changes are collected.
     fn track_changes(&mut self, on: bool);
-    /// Whether `pop_change` has something.
-    fn changes_pending(&self) -> bool;
+    /// How many changes wait, at most.
+    fn changes_pending(&self) -> usize;
     /// The next thing that peers have to be told.
     fn pop_change(&mut self, now: Time) -> Option<Change>;
     /// Calls `f` with the sessions in slots from `cursor`, looking at no more than `budget` slots,

@@ -31,13 +31,22 @@ pub(crate) struct Outgoing {
     kept_bytes: usize,
     /// When waiting changes have to go.
     pub flush_at: Option<Time>,
-    /// Changes are going now.
+    /// Whatever waits goes now.
     pub flushing: bool,
+    /// What waits fills a frame.
+    pub full: bool,
 }
 
 impl Outgoing {
     pub fn new() -> Self {
-        Self { last: 0, kept: VecDeque::new(), kept_bytes: 0, flush_at: None, flushing: false }
+        Self {
+            last: 0,
+            kept: VecDeque::new(),
+            kept_bytes: 0,
+            flush_at: None,
+            flushing: false,
+            full: false,
+        }
     }
 
     /// The oldest update that can be repeated; `last + 1` if there is none.
@@ -52,7 +61,12 @@ impl Outgoing {
         self.kept_bytes = 0;
         self.last += 1;
         self.flush_at = None;
-        self.flushing = false;
+        (self.flushing, self.full) = (false, false);
+    }
+
+    /// How many changes fill a frame.
+    pub fn room(max_body: usize) -> usize {
+        (max_body - UPDATE_HEAD_LEN) / UPSERT_LEN
     }
 
     /// The next update, if one is due; `on_remove` sees the removals in it.
@@ -63,16 +77,17 @@ impl Outgoing {
         sessions: &mut impl Sessions,
         mut on_remove: impl FnMut(&SessionKey, u32),
     ) -> Option<Body> {
-        if !self.flushing {
+        let room = Self::room(max_body);
+        if !self.flushing && (!self.full || sessions.changes_pending() < room) {
+            self.full = false;
             return None;
         }
         let mut buf = Transmit::buffer(max_body);
         buf.extend_from_slice(&(self.last + 1).to_be_bytes());
-        let room = (max_body - UPDATE_HEAD_LEN) / UPSERT_LEN;
         let mut count = 0;
         while usize::from(count) < room {
             let Some(change) = sessions.pop_change(now) else {
-                self.flushing = false;
+                (self.flushing, self.full, self.flush_at) = (false, false, None);
                 break;
             };
             if let Change::Remove(key, version) = &change {

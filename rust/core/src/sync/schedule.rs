@@ -10,7 +10,7 @@ use crate::sync::frame::{Header, Kind, Transmit};
 use crate::sync::member::{Sync, random};
 use crate::sync::message::{self, DigestsHead, Greeting, Hello, MAX_NACK_RANGES};
 use crate::sync::peer::{Incarnation, Input, State};
-use crate::sync::queue::Body;
+use crate::sync::queue::{Body, Outgoing};
 use crate::sync::resync::{Fetch, Plan, Question};
 use crate::time::Time;
 
@@ -92,20 +92,25 @@ impl Sync {
             && (self.hello_due
                 || self.leaving
                 || self.outgoing.flushing
+                || self.outgoing.full
                 || !self.serving.is_empty()
                 || self.digesting.iter().any(|s| s.buckets.is_done() && s.next < BUCKETS)
                 || self.fetch.as_ref().is_some_and(|fetch| fetch.asking)
                 || self.known().any(|(_, known)| known.nack || !known.wanted.is_empty()))
     }
 
-    /// Starts the flush deadline if changes wait and it doesn't run.
-    pub fn notice_changes(&mut self, now: Time, pending: bool) {
+    /// Takes note that so many changes wait: they go when they fill a frame, or when the first of
+    /// them has waited for the flush deadline.
+    pub fn notice_changes(&mut self, now: Time, pending: usize) {
         let outgoing = &mut self.outgoing;
-        if pending && self.tracking && !outgoing.flushing && outgoing.flush_at.is_none() {
-            match self.config.flush_deadline {
-                0 => outgoing.flushing = true,
-                deadline => outgoing.flush_at = Some(now + u64::from(deadline)),
-            }
+        if pending == 0 || !self.tracking {
+            return;
+        }
+        outgoing.full = pending >= Outgoing::room(self.config.max_body());
+        if self.config.flush_deadline == 0 {
+            outgoing.flushing = true;
+        } else if !outgoing.flushing && outgoing.flush_at.is_none() {
+            outgoing.flush_at = Some(now + u64::from(self.config.flush_deadline));
         }
     }
 

@@ -70,8 +70,8 @@ impl Sessions for Model {
         self.changes.clear();
     }
 
-    fn changes_pending(&self) -> bool {
-        !self.changes.is_empty()
+    fn changes_pending(&self) -> usize {
+        self.changes.len()
     }
 
     fn pop_change(&mut self, _now: Time) -> Option<Change> {
@@ -599,6 +599,19 @@ fn a_wrong_key_learns_nothing_and_is_told() {
     assert_eq!((refused(&net, 1), refused(&net, 2)), (1, 1));
     assert!(net.members[&2].table.sessions.is_empty());
     assert_eq!((net.state(1, 2), net.state(2, 1)), ("unknown", "unknown"));
+}
+
+#[test]
+fn a_full_frame_does_not_wait() {
+    let mut net = Net::new();
+    net.start(1);
+    net.start(2);
+    net.run(3000);
+    (0..40).for_each(|number| net.at(1).table.create(number));
+    net.run(2);
+    assert_eq!(net.members[&2].table.sessions.len(), 34);
+    net.run(6);
+    net.assert_equal();
 }
 
 #[test]

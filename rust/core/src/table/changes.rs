@@ -29,9 +29,9 @@ impl Changes {
         }
     }
 
-    /// Whether something waits.
-    pub fn pending(&self) -> bool {
-        !self.dirty.is_empty() || !self.removed.is_empty()
+    /// How much waits, at most: sessions that ended before they were told are still counted.
+    pub fn pending(&self) -> usize {
+        self.dirty.len() + self.removed.len()
     }
 
     /// Puts a session, which doesn't stand in it, into the list.

@@ -667,8 +667,8 @@ impl Table {
         }
     }
 
-    /// Whether [`Table::pop_change`] has something.
-    pub fn changes_pending(&self) -> bool {
+    /// How many things wait for [`Table::pop_change`], at most.
+    pub fn changes_pending(&self) -> usize {
         self.changes.pending()
     }
 

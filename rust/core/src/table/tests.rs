@@ -275,7 +275,7 @@ fn tell(from: &mut Table, to: &mut Table, now: Time) {
             }
         }
     }
-    assert!(!from.changes_pending());
+    assert_eq!(from.changes_pending(), 0);
 }
 
 fn told(node: u8, port: u16, version: u32) -> SessionRecord {
