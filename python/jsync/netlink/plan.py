@@ -1,4 +1,4 @@
-"""What the host has to look like for a configuration (DESIGN: the data plane on Linux).
+"""What the host has to look like for a configuration.
 
 Black holes come first and stand right behind the routes to the TUN: while the TUN has no daemon,
 packets for the translator vanish, and the host's own stack, which would reset the connections
