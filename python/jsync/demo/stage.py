@@ -43,7 +43,9 @@ class Stage:
         """Play both stories."""
         self._timeline.story("The lab")
         self._network.build()
-        self._timeline.say("n6, n4, J, K, L and a private network stand in namespaces of their own")
+        say = self._timeline.say
+        say("n6 speaks only IPv6, n4 only IPv4; between them are J, K and L, three NAT64s with a")
+        say("private network of their own. All is in namespaces: this machine isn't touched")
         without = self._without_sync()
         for name in NAT64S:
             self._network.unplug(MACHINES[name])
@@ -117,7 +119,7 @@ class Stage:
         for name in NAT64S:
             cluster.wait_ready(name)
         cluster.wait_master("J", began)
-        say("J, K and L run; J is MASTER: 2001:db8::1 and 192.0.2.1 (pool4) are on it")
+        say("J is MASTER: keepalived has put 2001:db8::1 and 192.0.2.1 (pool4) on it; K, L wait")
         load = Load(self._network)
         load.start()
         flows = load.flows()

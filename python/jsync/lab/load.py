@@ -54,6 +54,7 @@ class Load:
 
     def start(self) -> None:
         """Open everything; returns when every flow has data both ways. Raises LoadError."""
+        self._ask("mark")  # whoever answers has its sockets open
         self._ask("start")
 
     def mark(self) -> None:
