@@ -5,7 +5,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from io import StringIO
 from pathlib import Path
@@ -142,8 +142,9 @@ class Daemon:
                 async def send(answer: bytes) -> None:
                     connection.sendall(answer)  # noqa: B023
 
-                for line in lines:
-                    trio.run(self.control.answer, line, send)
+                with suppress(BrokenPipeError, ConnectionResetError):  # the client has enough
+                    for line in lines:
+                        trio.run(self.control.answer, line, send)
 
 
 @pytest.fixture
@@ -313,6 +314,11 @@ def test_help_is_not_an_error(jsync: Jsync) -> None:
         status, out, _ = jsync(*arguments)
         assert status == 0
         assert "usage: jsync" in out
+
+
+def test_every_command_of_the_list_exists() -> None:
+    for module, _ in cli.COMMANDS.values():
+        assert callable(__import__(module, fromlist=["run"]).run)
 
 
 def test_what_keepalived_waits_for_imports_little(daemon: Daemon) -> None:

@@ -28,6 +28,8 @@ INTRODUCTION_SECONDS = 10.0
 REFUSALS = 64
 """Frames in a row that the engine may refuse before the connection is cut off."""
 PENDING_PER_PEER = 4
+STRANGERS = 64
+"""Addresses that are no peer's and whose attempts get a line in the log, one each."""
 RETRY_SECONDS = (0.2, 5.0)
 USER_TIMEOUT_MS = 5_000
 """Time that data may stay unacknowledged before the kernel gives a connection up."""
@@ -142,6 +144,7 @@ class TcpTransport:
         self._listen = ipaddress.ip_address(listen)
         self._port = port
         self._interface = interface
+        self._strangers: set[str] = set()
         others = {ipaddress.ip_address(peer) for peer in peers} - {self._listen}
         self._peers = {str(address): _Peer(str(address)) for address in sorted(others, key=int)}
 
@@ -229,7 +232,8 @@ class TcpTransport:
         peer = self._peers.get(str(ipaddress.ip_address(address)))
         if peer is None or len(peer.connections) >= PENDING_PER_PEER:
             accepted.close()
-            if peer is None:
+            if peer is None and address not in self._strangers and len(self._strangers) < STRANGERS:
+                self._strangers.add(address)
                 self._log.warning("refused a connection from no peer", address=address)
             return
         connection = _Connection(trio.SocketStream(accepted), dialled=False)
