@@ -202,7 +202,7 @@ counters! {
         FrameOwnIdentity = "sync_frame_own_identity",
         /// Frames missing from a peer's sequence.
         FrameGap = "sync_frame_gap",
-        /// Packets lost because the TUN device was down or the kernel out of memory.
+        /// Packets lost because the TUN device was down or not there, or the kernel out of memory.
         DeviceDown = "device_down_packets",
         /// Packets that the kernel refused to take from the TUN device.
         DeviceRefused = "device_refused_packets",
