@@ -36,18 +36,19 @@ def run(arguments: list[str]) -> int:
 
 def _played(console: Console) -> Report:
     """Play the stories on the lab, or in the simulator where the lab can't be built."""
-    try:
-        isolation.require_programs()
-        isolation.enter()
-    except isolation.LabUnavailable as error:
-        console.print(f"The lab can't be built: {error}.\nThis is the simulator instead.")
-        return simulated(console)
     from jsync.demo.stage import Stage
     from jsync.lab.load import LoadError
     from jsync.lab.network import NetworkError
     from jsync.lab.service import ServiceError
 
     stage = Stage(Timeline(console))
+    try:
+        isolation.require_programs()
+        isolation.enter()
+        stage.build()
+    except (isolation.LabUnavailable, NetworkError) as error:
+        console.print(f"The lab can't be built: {error}.\nThis is the simulator instead.")
+        return simulated(console)
     try:
         report = stage.play()
     except (LoadError, NetworkError, ServiceError) as error:

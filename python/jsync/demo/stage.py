@@ -39,10 +39,13 @@ class Stage:
         self._timeline = timeline
         self._cluster: Cluster | None = None
 
+    def build(self) -> None:
+        """Build the network. Raises NetworkError."""
+        self._network.build()
+
     def play(self) -> Report:
         """Play both stories."""
         self._timeline.story("The lab")
-        self._network.build()
         say = self._timeline.say
         say("n6 speaks only IPv6, n4 only IPv4; between them are J, K and L, three NAT64s with a")
         say("private network of their own. All is in namespaces: this machine isn't touched")

@@ -27,6 +27,8 @@ MS_PRIVATE = 0x4_0000
 
 PR_SET_PDEATHSIG = 1
 
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
 TUN = Path("/dev/net/tun")
 PROGRAMS = {
     "ip": "iproute2",
@@ -72,8 +74,8 @@ def enter() -> int:
         _wait(child)
     _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     # Process 1 gets no signal that it doesn't handle.
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-    signal.signal(signal.SIGHUP, lambda number, _: sys.exit(128 + number))
+    for signal_number in ENDING:
+        signal.signal(signal_number, _end)
     # /proc still belongs to the outside.
     number = int(os.readlink("/proc/self"))
     try:
@@ -108,13 +110,22 @@ def _unshare_processes() -> None:
         ) from None
 
 
+def _end(number: int, _frame: object) -> NoReturn:
+    """End because of a signal; a second one, the terminal's beside the outer process's, is late."""
+    for late in ENDING:
+        signal.signal(late, signal.SIG_IGN)
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
+    sys.exit(128 + number)
+
+
 def _wait(child: int) -> NoReturn:
     """Be the outer process: nothing but a channel for signals and the exit status."""
 
     def forward(number: int, _frame: object) -> None:
         os.kill(child, number)
 
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in ENDING:
         signal.signal(number, forward)
     _, status = os.waitpid(child, 0)
     os._exit(os.waitstatus_to_exitcode(status) & 0xFF)

@@ -50,6 +50,7 @@ class Load:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 bufsize=0,
+                start_new_session=True,
             )
 
     def start(self) -> None:

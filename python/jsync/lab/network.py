@@ -116,10 +116,17 @@ class Network:
         return {name: process.pid for name, process in self._holders.items() if name != WIRES}
 
     def build(self) -> None:
-        """Lay the wires and start every machine. Raises NetworkError."""
+        """Lay the wires and start every machine.
+
+        Raises NetworkError, also if the kernel lacks what the NAT64s will need.
+        """
         LAB.mkdir()
         wires = sorted({link.wire for machine in MACHINES.values() for link in machine.links})
         self._hold(WIRES, "true")
+        self._ip(WIRES, "tuntap add probe mode tun", "link del probe")
+        probe = self.run(WIRES, "nft", "add table ip probe; delete table ip probe")
+        if probe.returncode != 0:
+            raise NetworkError(f"nft: {probe.stderr.strip()}")
         self._ip(
             WIRES,
             *(
@@ -190,6 +197,7 @@ class Network:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            start_new_session=True,
         )
         assert holder.stdout is not None
         assert holder.stderr is not None

@@ -31,6 +31,8 @@ class Service:
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
+            # The terminal's signals are for the lab, which takes this along when it ends.
+            start_new_session=True,
         )
         self._lines: list[Line] = []
         self._news = threading.Condition()

@@ -21,6 +21,7 @@ import json
 import os
 import random
 import selectors
+import signal
 import socket
 import struct
 import sys
@@ -456,4 +457,5 @@ def _answer(value: dict[str, Any]) -> None:
 
 if __name__ == "__main__":
     gc.disable()  # no pauses that would look like the network's
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # nobody is left to answer to
     Host(sys.argv[1]).run()
