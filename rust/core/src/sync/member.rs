@@ -232,7 +232,8 @@ impl Sync {
         }
         candidate.seq = header.seq;
         candidate.heard = now;
-        candidate.echo = greeting.map_or(0, |g| g.challenge);
+        // Not every HELLO has room for a greeting to us.
+        candidate.echo = greeting.map_or(candidate.echo, |g| g.challenge);
         if greeting.is_none_or(|g| g.echo != candidate.challenge) {
             self.hello_soon(now);
             return Ok(true);

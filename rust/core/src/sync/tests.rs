@@ -120,6 +120,7 @@ struct Net {
     cut: BTreeSet<(u16, u16)>,
     random: u64,
     epochs: u64,
+    max_frame: u16,
 }
 
 impl Net {
@@ -133,6 +134,7 @@ impl Net {
             cut: BTreeSet::new(),
             random: 1,
             epochs: 0,
+            max_frame: 1400,
         }
     }
 
@@ -142,7 +144,8 @@ impl Net {
 
     fn start_with(&mut self, node: u16, config: &Config) {
         self.epochs += 1;
-        let own = SyncConfig::new(node, "campus", self.epochs);
+        let max_frame = self.max_frame;
+        let own = SyncConfig { max_frame, ..SyncConfig::new(node, "campus", self.epochs) };
         let member = Member {
             sync: Sync::new(own.clone(), config, &[node as u8; 32]).unwrap(),
             table: Model::default(),
@@ -176,6 +179,7 @@ impl Net {
         for (_, to, bytes) in self.wire.drain(..due).collect::<Vec<_>>() {
             self.deliver(to, &bytes);
         }
+        let max_frame = usize::from(self.max_frame);
         for node in self.members.keys().copied().collect::<Vec<_>>() {
             let Member { sync, table, keyring, events } = self.at(node);
             sync.notice_changes(now, table.changes_pending());
@@ -189,7 +193,7 @@ impl Net {
             while let Some(transmit) = sync.poll_transmit(now, table) {
                 let to = transmit.to();
                 let bytes = keyring.seal(transmit);
-                assert!(bytes.len() <= 1400);
+                assert!(bytes.len() <= max_frame);
                 out.push((to, bytes));
             }
             assert!(!sync.transmit_pending());
@@ -680,6 +684,22 @@ fn mad_frame() -> impl Strategy<Value = (frame::Kind, u16, Vec<u64>, Vec<u8>)> {
         prop::collection::vec(number, 0..8),
         prop::collection::vec(any::<u8>(), 0..80),
     )
+}
+
+#[test]
+fn greetings_take_turns_where_not_all_fit() {
+    let mut net = Net::new();
+    net.max_frame = config::MIN_MAX_FRAME;
+    (1..=9).for_each(|node| net.start(node));
+    net.run(6000);
+    for node in 1..=9 {
+        let peers: Vec<_> = net.members[&node].sync.peers(net.now).collect();
+        assert_eq!(peers.iter().filter(|peer| peer.state == "up").count(), 8, "node {node}");
+    }
+    (0..100).for_each(|number| net.at(1).table.create(number));
+    net.run(2500);
+    net.assert_equal();
+    assert!(net.members[&1].sync.peers(net.now).all(|peer| peer.acknowledged > 0));
 }
 
 #[test]

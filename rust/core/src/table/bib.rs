@@ -29,8 +29,6 @@ pub struct Bib {
     pub flags: u8,
     /// The first session, if it lives.
     pub first: Session,
-    /// Slot of its subscriber, where subscribers are limited.
-    pub subscriber: u32,
 }
 
 const _: () = assert!(size_of::<Bib>() == 64);
@@ -59,7 +57,6 @@ impl Bib {
         proto: 0,
         flags: 0,
         first: Session::FREE,
-        subscriber: NIL,
     };
 
     /// A dynamic entry without sessions.
