@@ -215,6 +215,48 @@ def test_a_second_daemon_is_refused_and_the_first_goes_on(net: Network) -> None:
     assert j.jsync("check").returncode == 0
 
 
+def test_two_daemons_share_a_host(net: Network) -> None:
+    j, n4 = pair_of_wires(net)
+    # Who switched forwarding on may end first: the other one needs it, and doesn't know.
+    j.sh("sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1")
+    before = j.state()
+    first = running(j, node(j) + NAT64.replace("61001-65535", "61001-63000"))
+    (j.directory / "other").mkdir()
+    other = Host("other", j.namespace, j.directory / "other")
+    second = other.daemon(
+        node(other)
+        + NAT64.replace("61001-65535", "63001-65535").replace(
+            "[nat64]", '[nat64]\npool6 = "64:ff9b:1::/96"', 1
+        )
+        + '[dataplane]\ndevice = "jsync1"\n'
+    )
+    j.processes.append(second)
+    second.wait_for("message=translating")
+    assert answer(n4, "192.0.2.1", 61001) == "silence"
+    assert answer(n4, "192.0.2.1", 63001) == "silence"
+    assert first.end() == 0
+    assert answer(n4, "192.0.2.1", 61001) == "reset"
+    assert answer(n4, "192.0.2.1", 63001) == "silence"
+    assert second.end() == 0
+    assert j.state() == before
+
+
+def test_a_device_that_outlived_a_crash_stays_down_until_the_node_is_ready(net: Network) -> None:
+    j, _ = cluster(net)
+    config = member(j, 1, "multicast 4") + "join-timeout = 3000\n[dataplane]\npersistent = true\n"
+    daemon = running(j, config)
+    daemon.end(signal.SIGKILL)
+    link = "ip -o link show jsync0"
+    assert ",UP" in j.sh(link)
+    daemon = j.daemon(config)
+    daemon.wait_for("message=starting")
+    wait_until(lambda: ",UP" not in j.sh(link))
+    assert j.jsync("check", check=False).returncode == 4
+    assert ",UP" not in j.sh(link)
+    daemon.wait_for("message=translating")
+    assert ",UP" in j.sh(link)
+
+
 def test_a_bad_configuration_ends_with_its_line(net: Network) -> None:
     j = net.host("J")
     daemon = j.daemon(node(j) + NAT64 + "[sync]\nclustr = 'x'\n")
