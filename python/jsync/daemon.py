@@ -41,6 +41,7 @@ ADDRESSES_LEAVE_SECONDS = 5.0
 """How long an ending MASTER waits for keepalived to take its addresses away."""
 FAREWELL_SECONDS = 2.0
 WATCH_SECONDS = 0.1
+ANNOUNCE_AGAIN_SECONDS = 1.0
 JOIN_POLL_SECONDS = 0.02
 UDP_OVERHEAD = {4: 20 + 8, 6: 40 + 8}
 """Bytes of IP and UDP headers before a frame."""
@@ -179,10 +180,12 @@ class Daemon:
     async def _end(self) -> None:
         self._verbs.state = "ending"
         self._log.info("ending")
-        await trio.to_thread.run_sync(self._engine.detach)
-        await self._say_goodbye()
-        await self._wait_for_addresses_to_leave()
-        await trio.to_thread.run_sync(self._dataplane.undo)
+        try:
+            await trio.to_thread.run_sync(self._engine.detach)
+            await self._say_goodbye()
+            await self._wait_for_addresses_to_leave()
+        finally:
+            await trio.to_thread.run_sync(self._dataplane.undo)
         self._log.info("ended")
 
     async def _handle_signals(self, signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
@@ -195,6 +198,9 @@ class Daemon:
                 return
 
     async def _reload(self) -> None:
+        if self._verbs.state != "running":
+            self._log.warning("not reloaded: the daemon is " + self._verbs.state)
+            return
         try:
             new = config.load(self._settings.path)
         except Failure as failure:
@@ -252,20 +258,25 @@ class Daemon:
         while True:
             self._role_changed = trio.Event()
             is_primary = self._failover.is_primary
-            if is_primary != was_primary:
-                was_primary = is_primary
-                act: Callable[[], None] = (
-                    self._dataplane.promote if is_primary else self._dataplane.demote
-                )
-                await trio.to_thread.run_sync(act)
-                if is_primary:
-                    # A neighbour may have missed it, as keepalived's own announcements may.
-                    with trio.move_on_after(1.0):
-                        await self._role_changed.wait()
-                    await trio.to_thread.run_sync(self._dataplane.announce)
-                    if self._failover.is_primary != is_primary:
-                        continue
-            await self._role_changed.wait()
+            if is_primary and not was_primary:
+                await self._host(self._dataplane.promote)
+                # A neighbour may have missed it, as keepalived's own announcements may.
+                with trio.move_on_after(ANNOUNCE_AGAIN_SECONDS):
+                    await self._role_changed.wait()
+                if self._failover.is_primary:
+                    await self._host(self._dataplane.announce)
+            elif was_primary and not is_primary:
+                await self._host(self._dataplane.demote)
+            was_primary = is_primary
+            if self._failover.is_primary == is_primary:
+                await self._role_changed.wait()
+
+    async def _host(self, act: Callable[[], None]) -> None:
+        """Do something to the host that a node can go on without."""
+        try:
+            await trio.to_thread.run_sync(act)
+        except Failure as failure:
+            self._log.error("the host refused", error=failure)
 
     async def _wait_for_addresses_to_leave(self) -> None:
         """Stay while keepalived has pool4's addresses here: the host would answer for them."""

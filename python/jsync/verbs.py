@@ -8,7 +8,7 @@ from jsync.changes import Changes
 from jsync.config import Settings
 from jsync.control import Action, Arguments, Rows, Value
 from jsync.engine import Engine
-from jsync.errors import USAGE, Failure
+from jsync.errors import NOT_READY, USAGE, Failure
 from jsync.failover import Failover
 from jsync.transport import Transport
 
@@ -92,6 +92,8 @@ class Verbs:
     def _for_us_action(self, act: Action) -> Action:
         async def checked(arguments: Arguments) -> object:
             self._check_name(arguments)
+            if self.state != "running":
+                raise Failure(f"the daemon is {self.state}; nothing was changed", NOT_READY)
             return await act(arguments)
 
         return checked

@@ -268,6 +268,38 @@ def test_the_way_to_the_translator_opens_when_the_node_is_ready(world: World) ->
     world.run(script)
 
 
+def test_changes_wait_for_the_node_to_be_ready(world: World) -> None:
+    world.engine.ready = False
+
+    def script(world: World) -> None:
+        world.wait_for("attach jsync0")
+        with pytest.raises(Failure, match="joining"):
+            world.ask("pool4", "flush")
+        end(signal.SIGHUP)
+        world.wait_for("not reloaded")
+        end()
+
+    world.run(script)
+
+
+def test_a_host_that_refuses_to_answer_for_pool4_is_no_reason_to_end(world: World) -> None:
+    def fail() -> None:
+        world.history.append("refused")
+        raise Failure("there is no interface to4")
+
+    world.dataplane.promote = fail  # type: ignore[method-assign]
+
+    def script(world: World) -> None:
+        world.wait_for("message=translating")
+        world.ask("notify", type="GROUP", name="jsync", state="MASTER", priority="1")
+        world.wait_for("the host refused")
+        world.ask("notify", type="GROUP", name="jsync", state="BACKUP", priority="1")
+        world.wait_for("demote")
+        end()
+
+    world.run(script)
+
+
 def test_a_node_that_joins_for_ever_can_be_ended(world: World) -> None:
     world.engine.ready = False
 
@@ -309,6 +341,22 @@ def test_a_translator_that_ends_takes_the_daemon_with_it(world: World) -> None:
 
     assert "the device was taken away" in str(failure_of(world, script))
     assert world.history[-4:] == ["leave", "send 0 bye", "drain", "undo"]
+
+
+@pytest.mark.parametrize("where", ["send", "drain"])
+def test_a_bug_at_the_end_leaves_nothing_behind(
+    world: World, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: object) -> None:
+        raise RuntimeError("a bug")
+
+    def script(world: World) -> None:
+        world.wait_for("message=translating")
+        monkeypatch.setattr(world.transport, where, fail)
+        end()
+
+    assert str(failure_of(world, script)) == "a bug"
+    assert world.history[-1] == "undo"
 
 
 def test_even_a_bug_leaves_nothing_behind(world: World) -> None:

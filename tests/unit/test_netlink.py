@@ -385,6 +385,16 @@ def test_a_change_that_fails_changes_nothing(host: Host) -> None:
         dataplane.undo()
 
 
+def test_a_command_that_comes_too_late_begins_nothing_again(host: Host) -> None:
+    with untouched(host):
+        dataplane = host.up(ROUTED)
+        dataplane.undo()
+        with pytest.raises(Failure, match="ending"):
+            dataplane.change(parsed(MORE[ROUTED]))
+        with pytest.raises(Failure, match="ending"):
+            dataplane.promote()
+
+
 def test_a_set_up_that_fails_half_way_is_undone(
     host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,8 +1,9 @@
 """Set-up and undoing of the host's side of the data plane."""
 
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import Lock
 
 from jsync.config import Settings
 from jsync.errors import Failure
@@ -15,7 +16,7 @@ from jsync.netlink.steps import HOST_WIDE, AnyStep
 
 
 class Dataplane:
-    """The host's side of one daemon. Every method blocks; call them one at a time."""
+    """The host's side of one daemon. Every method blocks, and waits for those of other threads."""
 
     def __init__(
         self,
@@ -32,6 +33,8 @@ class Dataplane:
         path = Path(settings.node.control).parent / f"{settings.dataplane.device}.json"
         self._journal = journal if journal is not None else Journal(path)
         self._is_primary = False
+        self._is_over = False
+        self._lock = Lock()
 
     def prepare(self) -> None:
         """Do what comes before the TUN: black holes first, then what leads to them.
@@ -40,7 +43,7 @@ class Dataplane:
         host doesn't answer for the translator in between, and undone where it isn't. Raises
         Failure.
         """
-        with self._make_kernel() as kernel:
+        with self._kernel() as kernel:
             wanted = prepare_steps(self._settings, kernel.learned_default_routes())
             left = self._unwanted([*wanted, *connect_steps(self._settings)])
             if self._journal.entries:
@@ -54,7 +57,7 @@ class Dataplane:
 
     def connect(self) -> None:
         """Lead packets to the TUN, which exists now. Raises Failure."""
-        with self._make_kernel() as kernel:
+        with self._kernel() as kernel:
             self._apply(kernel, connect_steps(self._settings))
 
     def promote(self) -> None:
@@ -63,7 +66,7 @@ class Dataplane:
         steps = primary_steps(self._settings)
         if not steps:
             return
-        with self._make_kernel() as kernel:
+        with self._kernel() as kernel:
             self._apply(kernel, steps)
         self.announce()
 
@@ -76,14 +79,14 @@ class Dataplane:
         """Leave ARP to the node that is primary now."""
         self._is_primary = False
         keys = {step.key for step in primary_steps(self._settings)}
-        entries = [e for e in self._journal.entries if e.step.key in keys]
-        if entries:
-            with self._make_kernel() as kernel:
-                self._undo(kernel, entries)
+        if not keys:
+            return
+        with self._kernel() as kernel:
+            self._undo(kernel, [e for e in self._journal.entries if e.step.key in keys])
 
     def change(self, settings: Settings) -> None:
         """Follow a changed pool4 while packets flow. Raises Failure; nothing is changed then."""
-        with self._make_kernel() as kernel:
+        with self._kernel() as kernel:
             wanted = self._all_steps(kernel, settings)
             try:
                 self._apply(kernel, wanted, anew=False)
@@ -98,8 +101,14 @@ class Dataplane:
 
     def undo(self) -> None:
         """Take everything back, the black holes last. Says in the log what could not be."""
-        with self._make_kernel() as kernel:
+        with self._kernel() as kernel:
+            self._is_over = True
             self._undo(kernel, self._journal.entries)
+
+    @contextmanager
+    def _kernel(self) -> Iterator[Kernel]:
+        with self._lock, self._make_kernel() as kernel:
+            yield kernel
 
     def _all_steps(self, kernel: Kernel, settings: Settings) -> list[AnyStep]:
         return [
@@ -113,7 +122,12 @@ class Dataplane:
         return [entry for entry in self._journal.entries if entry.step.key not in keys]
 
     def _apply(self, kernel: Kernel, steps: list[AnyStep], *, anew: bool = True) -> None:
-        """Do the steps; with `anew` also those that are done as far as the journal knows."""
+        """Do the steps; with `anew` also those that are done as far as the journal knows.
+
+        Once all is undone there is nothing to do: a late command must not begin again.
+        """
+        if self._is_over:
+            raise Failure("the daemon is ending")
         known = {entry.step.key: entry for entry in self._journal.entries}
         for step in steps:
             entry = known.get(step.key)
