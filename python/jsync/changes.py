@@ -33,7 +33,9 @@ def parse_option(key: str, text: str, current: object) -> object:
                 return text.lower() in _TRUE
             raise ValueError("write true or false")
         if isinstance(current, list):
-            return [int(part) for part in text.split(",")]
+            # An empty list doesn't tell what it is of; the engine refuses what doesn't belong.
+            parts = filter(None, text.split(","))
+            return [int(part) if part.isdecimal() else part for part in parts]
         return int(text)
     except ValueError as error:
         raise Failure(f"{key}: {text!r}: {error}") from None

@@ -7,7 +7,7 @@ import pytest
 import trio
 
 from jsync import _core, config
-from jsync.changes import Changes
+from jsync.changes import Changes, parse_option
 from jsync.config import Settings
 from jsync.errors import Failure
 from jsync.log import Log
@@ -91,8 +91,16 @@ def test_options_are_written_as_they_are_shown(
 
 
 @pytest.mark.parametrize(
+    ("text", "value"), [("", []), ("10.0.0.0/8,192.168.0.1", ["10.0.0.0/8", "192.168.0.1"])]
+)
+def test_lists_may_be_of_prefixes_or_empty(text: str, value: list[str]) -> None:
+    assert parse_option("denylist4", text, []) == value
+
+
+@pytest.mark.parametrize(
     ("key", "text", "words"),
     [
+        ("mtu-plateaus", "x", "mtu-plateaus"),
         ("udp-timeot", "1", "did you mean 'udp-timeout'?"),
         ("udp-timeout", "soon", "not a duration"),
         ("udp-timeout", "1", "RFC 6146"),
