@@ -63,12 +63,17 @@ pub enum Event {
         /// The peer.
         node: u16,
     },
+    /// Our table and a peer's are being compared.
+    ComparisonStarted {
+        /// The peer.
+        node: u16,
+    },
     /// A peer's table is being fetched.
     SnapshotStarted {
         /// The peer.
         node: u16,
     },
-    /// A peer's table has arrived.
+    /// Nothing of a peer's table is missing any more.
     SnapshotDone {
         /// The peer.
         node: u16,
@@ -183,6 +188,7 @@ impl fmt::Display for Event {
             Self::Behind { node } => {
                 write!(f, "updates of node {node} are lost; fetching all its sessions")
             }
+            Self::ComparisonStarted { node } => write!(f, "comparing sessions with node {node}"),
             Self::SnapshotStarted { node } => write!(f, "fetching the sessions of node {node}"),
             Self::SnapshotDone { node, sessions, ms } => {
                 write!(f, "got {sessions} sessions of node {node} in {ms} ms")

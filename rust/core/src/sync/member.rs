@@ -1,6 +1,6 @@
 //! This node's part in the cluster: what comes in, what is due, what goes out.
 
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
 use sha2::{Digest as _, Sha256};
@@ -18,7 +18,7 @@ use crate::sync::graves::Graves;
 use crate::sync::message::{
     self, DigestRequest, DigestsHead, Greeting, Hello, SnapshotHead, SnapshotRequest,
 };
-use crate::sync::peer::{Candidate, Incarnation, Input, Peer, PeerStatus, State};
+use crate::sync::peer::{Candidate, Incarnation, Input, Peer, PeerStatus, Peers, State};
 use crate::sync::queue::Outgoing;
 use crate::sync::record;
 use crate::sync::resync::{Fetch, Plan, Serve};
@@ -44,7 +44,7 @@ pub struct Sync {
     pub(super) randoms: u64,
     /// Number of the last frame.
     pub(super) seq: u64,
-    pub(super) peers: BTreeMap<u16, Peer>,
+    pub(super) peers: Peers,
     pub(super) reason: Reason,
     pub(super) started: Option<Time>,
     pub(super) outgoing: Outgoing,
@@ -85,7 +85,7 @@ impl Sync {
             secret: *secret,
             randoms: 0,
             seq: 0,
-            peers: BTreeMap::new(),
+            peers: Peers::default(),
             reason: Reason::Listening,
             started: None,
             outgoing: Outgoing::new(),
@@ -122,7 +122,7 @@ impl Sync {
 
     /// Every peer heard since the start, by number.
     pub fn peers(&self, now: Time) -> impl Iterator<Item = PeerStatus> + '_ {
-        self.peers.iter().filter_map(move |(&node, peer)| peer.status(node, now))
+        self.peers.all.iter().filter_map(move |(&node, peer)| peer.status(node, now))
     }
 
     /// The next thing worth a line in the log.
@@ -162,7 +162,7 @@ impl Sync {
         if self.gone {
             return false;
         }
-        let known = self.peers.get_mut(&header.node).and_then(|peer| peer.known.as_mut());
+        let known = self.peers.known_mut(header.node);
         let taken = match known {
             Some(known) if known.epoch == header.epoch => {
                 if known.state == State::Left || !known.window.accept(header.seq) {
@@ -202,12 +202,12 @@ impl Sync {
             return Ok(false);
         }
         let hello = Hello::take(&frame.body, header.count).ok_or(Malformed)?;
-        if !self.peers.contains_key(&header.node) && !self.make_room(now) {
+        if !self.peers.all.contains_key(&header.node) && !self.make_room(now) {
             self.events.too_many_peers(now, header.node);
             return Ok(false);
         }
         let greeting = self.greeting_to_us(&hello);
-        let peer = self.peers.entry(header.node).or_default();
+        let peer = self.peers.all.entry(header.node).or_default();
         let keep = peer
             .candidate
             .as_ref()
@@ -244,13 +244,11 @@ impl Sync {
         *peer = Peer { known: Some(incarnation), candidate: None };
         self.forget_transfers(node);
         if restarted {
+            self.events.push(Event::PeerRestarted { node, epoch });
             self.new_generation(now);
-        }
-        self.events.push(if restarted {
-            Event::PeerRestarted { node, epoch }
         } else {
-            Event::PeerUp { node, epoch }
-        });
+            self.events.push(Event::PeerUp { node, epoch });
+        }
         self.hello_soon(now);
         self.hello(now, node, &hello, true);
         Ok(true)
@@ -263,16 +261,16 @@ impl Sync {
 
     /// Makes room for another peer; false if every place is taken by one that is alive.
     fn make_room(&mut self, now: Time) -> bool {
-        if self.peers.len() < MAX_PEERS {
+        if self.peers.all.len() < MAX_PEERS {
             return true;
         }
-        let dead = self.peers.iter().filter_map(|(&node, peer)| {
+        let dead = self.peers.all.iter().filter_map(|(&node, peer)| {
             let known = peer.known.as_ref()?;
             (!known.state.is_live() && peer.candidate.is_none())
                 .then_some((now.millis_since(known.heard), node))
         });
         match dead.max() {
-            Some((_, node)) => self.peers.remove(&node).is_some(),
+            Some((_, node)) => self.peers.all.remove(&node).is_some(),
             None => false,
         }
     }
@@ -286,7 +284,7 @@ impl Sync {
     ) -> Result<bool, Malformed> {
         let header = &frame.header;
         let node = header.node;
-        let Some(known) = self.peers.get_mut(&node).and_then(|peer| peer.known.as_mut()) else {
+        let Some(known) = self.peers.known_mut(node) else {
             return Ok(false);
         };
         match header.kind {
@@ -340,7 +338,7 @@ impl Sync {
 
     /// Moves a peer's state; false if the input changes nothing.
     pub(super) fn step(&mut self, node: u16, input: Input) -> bool {
-        let known = self.peers.get_mut(&node).and_then(|peer| peer.known.as_mut());
+        let known = self.peers.known_mut(node);
         let Some((known, next)) = known.and_then(|k| k.state.next(input).map(|next| (k, next)))
         else {
             return false;
@@ -354,7 +352,7 @@ impl Sync {
         let greeting = self.greeting_to_us(hello);
         let differs = self.digests.differs(&hello.digests);
         let moved = self.step(node, if differs.is_some() { Input::Differs } else { Input::Agrees });
-        let Some(known) = self.peers.get_mut(&node).and_then(|peer| peer.known.as_mut()) else {
+        let Some(known) = self.peers.known_mut(node) else {
             return;
         };
         if let Some(greeting) = greeting {
@@ -380,7 +378,7 @@ impl Sync {
         if news {
             self.refetch(node);
         }
-        let Some(known) = self.known_mut(node) else { return };
+        let Some(known) = self.peers.known_mut(node) else { return };
         if known.is_up() && !known.incoming.told(hello.last, hello.oldest) {
             self.behind(node);
         } else {
@@ -390,7 +388,7 @@ impl Sync {
 
     /// Updates are lost for good: only the table makes up for them.
     pub(super) fn behind(&mut self, node: u16) {
-        if let Some(known) = self.peers.get_mut(&node).and_then(|peer| peer.known.as_mut()) {
+        if let Some(known) = self.peers.known_mut(node) {
             known.incoming.forgive();
             if !known.lacking {
                 self.events.push(Event::Behind { node });
@@ -401,7 +399,7 @@ impl Sync {
 
     /// A peer's table, as it is from now on, has to be fetched.
     fn refetch(&mut self, node: u16) {
-        if let Some(known) = self.known_mut(node) {
+        if let Some(known) = self.peers.known_mut(node) {
             known.lacking = true;
             known.plan = None;
         }
@@ -416,7 +414,7 @@ impl Sync {
     }
 
     fn ask_for_missing(&mut self, now: Time, node: u16) {
-        if let Some(known) = self.peers.get_mut(&node).and_then(|peer| peer.known.as_mut()) {
+        if let Some(known) = self.peers.known_mut(node) {
             let incoming = &mut known.incoming;
             if !incoming.missing() {
                 incoming.nack_at = None;
@@ -436,7 +434,7 @@ impl Sync {
     ) -> Result<(), Malformed> {
         let mut reader = Reader::new(body);
         let number = reader.u64().ok_or(Malformed)?;
-        let Some(known) = self.peers.get_mut(&node).and_then(|peer| peer.known.as_mut()) else {
+        let Some(known) = self.peers.known_mut(node) else {
             return Ok(());
         };
         let gaps = known.incoming.gaps;
@@ -464,7 +462,7 @@ impl Sync {
         let mut reader = Reader::new(body);
         let head = SnapshotHead::take(&mut reader).ok_or(Malformed)?;
         let fetch = self.fetch.as_mut().filter(|fetch| fetch.node == node);
-        let known = self.peers.get_mut(&node).and_then(|peer| peer.known.as_mut());
+        let known = self.peers.known_mut(node);
         let (Some(fetch), Some(known)) = (fetch, known) else { return Ok(()) };
         if let Some(plan) = &mut known.plan {
             fetch.arrive(now, &head, self.requests, count, plan);
@@ -503,7 +501,7 @@ impl Sync {
     pub(super) fn conclude(&mut self, now: Time) {
         let Some(fetch) = &mut self.fetch else { return };
         let node = fetch.node;
-        let Some(known) = self.peers.get_mut(&node).and_then(|peer| peer.known.as_mut()) else {
+        let Some(known) = self.peers.known_mut(node) else {
             return;
         };
         if let Some(plan) = fetch.conclude() {
@@ -563,7 +561,7 @@ impl Sync {
             self.fetch = None;
             self.events.push(Event::SnapshotFailed { node });
         }
-        if let Some(known) = self.peers.get_mut(&node).and_then(|peer| peer.known.as_mut()) {
+        if let Some(known) = self.peers.known_mut(node) {
             known.wanted.clear();
             known.nack = false;
             known.incoming.nack_at = None;

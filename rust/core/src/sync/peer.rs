@@ -1,6 +1,6 @@
 //! What this node knows of a peer, and the states that it goes through.
 
-use alloc::collections::VecDeque;
+use alloc::collections::{BTreeMap, VecDeque};
 
 use crate::sync::digest::Field;
 use crate::sync::message::UpdateRange;
@@ -209,6 +209,24 @@ impl Peer {
             acknowledged: known.acknowledged,
             mismatch: known.mismatch,
         })
+    }
+}
+
+/// Every peer heard since the start, by number.
+#[derive(Debug, Default)]
+pub(crate) struct Peers {
+    pub all: BTreeMap<u16, Peer>,
+}
+
+impl Peers {
+    /// The incarnations that are believed in.
+    pub fn known(&self) -> impl Iterator<Item = (u16, &Incarnation)> {
+        self.all.iter().filter_map(|(&node, peer)| Some((node, peer.known.as_ref()?)))
+    }
+
+    /// The incarnation of this peer that is believed in.
+    pub fn known_mut(&mut self, node: u16) -> Option<&mut Incarnation> {
+        self.all.get_mut(&node)?.known.as_mut()
     }
 }
 

@@ -58,7 +58,7 @@ impl Sync {
             let node = fetch.node;
             self.fetch = None;
             self.events.push(Event::SnapshotFailed { node });
-            if let Some(known) = self.known_mut(node) {
+            if let Some(known) = self.peers.known_mut(node) {
                 known.fetch_at = now + FETCH_PAUSE_MS;
             }
         }
@@ -71,7 +71,7 @@ impl Sync {
             return None;
         }
         let dead = u64::from(self.config.dead_interval);
-        let peers = self.peers.values().flat_map(|peer| {
+        let peers = self.peers.all.values().flat_map(|peer| {
             let known = peer.known.as_ref().filter(|known| known.state.is_live());
             let lacking = |k: &&Incarnation| k.is_up() && k.lacking && self.fetch.is_none();
             let fetch = known.filter(lacking).map(|k| k.fetch_at);
@@ -96,7 +96,7 @@ impl Sync {
                 || !self.serving.is_empty()
                 || self.digesting.iter().any(|s| s.buckets.is_done() && s.next < BUCKETS)
                 || self.fetch.as_ref().is_some_and(|fetch| fetch.asking)
-                || self.known().any(|(_, known)| known.nack || !known.wanted.is_empty()))
+                || self.peers.known().any(|(_, known)| known.nack || !known.wanted.is_empty()))
     }
 
     /// Takes note that so many changes wait: they go when they fill a frame, or when the first of
@@ -139,26 +139,18 @@ impl Sync {
         self.hello_at = self.hello_at.min(at);
     }
 
-    fn known(&self) -> impl Iterator<Item = (u16, &Incarnation)> {
-        self.peers.iter().filter_map(|(&node, peer)| Some((node, peer.known.as_ref()?)))
-    }
-
-    pub(super) fn known_mut(&mut self, node: u16) -> Option<&mut Incarnation> {
-        self.peers.get_mut(&node)?.known.as_mut()
-    }
-
     /// Peers that fell silent, and what they were asked for in vain.
     fn watch_peers(&mut self, now: Time) {
         let dead = u64::from(self.config.dead_interval);
-        self.peers.retain(|_, peer| {
+        self.peers.all.retain(|_, peer| {
             if peer.candidate.as_ref().is_some_and(|c| now.millis_since(c.heard) >= dead) {
                 peer.candidate = None;
             }
             peer.known.is_some() || peer.candidate.is_some()
         });
-        let nodes: Vec<u16> = self.known().map(|(node, _)| node).collect();
+        let nodes: Vec<u16> = self.peers.known().map(|(node, _)| node).collect();
         for node in nodes {
-            let Some(known) = self.known_mut(node) else { continue };
+            let Some(known) = self.peers.known_mut(node) else { continue };
             let silent_ms = now.millis_since(known.heard);
             let incoming = &mut known.incoming;
             let nack = known.state == State::Up && incoming.nack_at.is_some_and(|at| now >= at);
@@ -181,7 +173,7 @@ impl Sync {
     fn join_deadline(&self) -> Option<Time> {
         let started = self.started?;
         let timeout = u64::from(self.config.join_timeout);
-        let unproven = self.peers.values().any(|peer| peer.candidate.is_some());
+        let unproven = self.peers.all.values().any(|peer| peer.candidate.is_some());
         Some(started + timeout * if unproven { JOIN_PATIENCE } else { 1 })
     }
 
@@ -189,7 +181,7 @@ impl Sync {
     /// is fetched, whether this node is ready.
     pub(super) fn settle(&mut self, now: Time, sessions: &mut impl Sessions) {
         self.started.get_or_insert(now);
-        let tracking = self.known().any(|(_, known)| known.state == State::Up);
+        let tracking = self.peers.known().any(|(_, known)| known.state == State::Up);
         if tracking != self.tracking {
             self.tracking = tracking;
             sessions.track_changes(tracking);
@@ -203,7 +195,7 @@ impl Sync {
                 known.state == State::Up && known.lacking && now >= known.fetch_at
             };
             // Whoever is ready has the most to give.
-            let from = self.known().filter(lacking).max_by_key(|(_, known)| known.ready);
+            let from = self.peers.known().filter(lacking).max_by_key(|(_, known)| known.ready);
             if let Some((node, _)) = from {
                 self.requests += 1;
                 self.randoms += 1;
@@ -212,7 +204,7 @@ impl Sync {
                 // A node that starts has nothing to compare.
                 let joining = !self.reason.ready();
                 let mut comparison = None;
-                if let Some(known) = self.known_mut(node) {
+                if let Some(known) = self.peers.known_mut(node) {
                     if joining {
                         known.plan.get_or_insert_default();
                     } else if known.plan.is_none() {
@@ -220,8 +212,11 @@ impl Sync {
                         self.work_at = Some(now);
                     }
                 }
+                self.events.push(match comparison {
+                    Some(_) => Event::ComparisonStarted { node },
+                    None => Event::SnapshotStarted { node },
+                });
                 self.fetch = Some(Fetch::new(node, now, id, comparison));
-                self.events.push(Event::SnapshotStarted { node });
             }
         }
         if !self.reason.ready() {
@@ -231,7 +226,7 @@ impl Sync {
 
     /// Not ready yet: is there still something to wait for?
     fn join(&mut self, now: Time) {
-        let ready_peer = self.known().find(|(_, known)| known.ready && known.state.is_live());
+        let ready_peer = self.peers.known().find(|(_, known)| known.ready && known.state.is_live());
         self.reason = match (&self.fetch, ready_peer) {
             (Some(fetch), _) => Reason::Fetching { node: fetch.node },
             (None, Some((node, Incarnation { mismatch: Some(field), .. }))) => {
@@ -267,7 +262,7 @@ impl Sync {
         self.hello_sent = Some(now);
         let max_body = self.config.max_body();
         let mut greetings = Vec::new();
-        for (&node, peer) in &self.peers {
+        for (&node, peer) in &self.peers.all {
             if let Some(known) = peer.known.as_ref().filter(|known| known.state.is_live()) {
                 greetings.push(Greeting {
                     node,
@@ -311,8 +306,8 @@ impl Sync {
 
     fn nack_frame(&mut self) -> Option<Transmit> {
         let room = (self.config.max_body() / message::UPDATE_RANGE_LEN).min(MAX_NACK_RANGES);
-        let node = self.known().find(|(_, known)| known.nack)?.0;
-        let known = self.known_mut(node)?;
+        let node = self.peers.known().find(|(_, known)| known.nack)?.0;
+        let known = self.peers.known_mut(node)?;
         known.nack = false;
         let ranges = known.incoming.missing_ranges(room);
         let mut buf = Transmit::buffer(ranges.len() * message::UPDATE_RANGE_LEN);
@@ -325,7 +320,7 @@ impl Sync {
         let fetch = self.fetch.as_mut().filter(|fetch| fetch.asking)?;
         let node = fetch.node;
         let no_plan = Plan::default();
-        let plan = self.peers.get(&node)?.known.as_ref()?.plan.as_ref().unwrap_or(&no_plan);
+        let plan = self.peers.all.get(&node)?.known.as_ref()?.plan.as_ref().unwrap_or(&no_plan);
         self.requests += 1;
         let mut buf = Transmit::buffer(self.config.max_body());
         match fetch.question(now, self.requests, &self.config, plan) {
@@ -386,8 +381,8 @@ impl Sync {
     }
 
     fn repetition(&mut self, now: Time, sessions: &mut impl Sessions) -> Option<Transmit> {
-        let node = self.known().find(|(_, known)| !known.wanted.is_empty())?.0;
-        let known = self.peers.get_mut(&node)?.known.as_mut()?;
+        let node = self.peers.known().find(|(_, known)| !known.wanted.is_empty())?.0;
+        let known = self.peers.known_mut(node)?;
         match self.outgoing.repeat(&mut known.wanted)? {
             Some(body) => {
                 sessions.stats().add(Counter::UpdatesSent, body.count.into());
