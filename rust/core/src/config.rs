@@ -21,6 +21,9 @@ pub const MAX_TIMEOUT_MS: u32 = 20 * 24 * 3_600_000;
 /// The most sessions that one table can be sized for.
 pub const MAX_SESSIONS: u32 = 1 << 26;
 
+/// The longest `denylist4`: every packet from IPv6 is compared with all of it.
+pub const MAX_DENYLIST: usize = 64;
+
 /// A configuration that can't work, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError(pub String);
@@ -133,6 +136,16 @@ pub struct Globals {
     pub maximum_simultaneous_opens: u32,
     /// Which fields choose the port (RFC 6056 §3.3.3): bits src6, src6 port, dst6, dst6 port (8 4 2 1).
     pub f_args: u8,
+    /// How many bits of an IPv6 address tell subscribers apart, for the limits that follow.
+    pub subscriber_prefix_length: u8,
+    /// Most BIB entries of a subscriber, 0 for no limit (RFC 6888 REQ-4).
+    pub max_ports_per_subscriber: u32,
+    /// Most sessions of a subscriber, 0 for no limit (RFC 6888 REQ-5).
+    pub max_sessions_per_subscriber: u32,
+    /// Most sessions that a subscriber may begin in a second, 0 for no limit (RFC 6888 REQ-5).
+    pub max_session_rate_per_subscriber: u32,
+    /// IPv4 destinations that IPv6 nodes may not reach through the translator (RFC 6888 REQ-6).
+    pub denylist4: Vec<Prefix4>,
     /// BIB entries that traffic makes, and their end, are told to the log (RFC 6888 REQ-12).
     pub logging_bib: bool,
     /// The same for sessions: a line for every connection.
@@ -159,6 +172,11 @@ impl Default for Globals {
             handle_rst_during_fin_rcv: false,
             maximum_simultaneous_opens: 10,
             f_args: 0b1011,
+            subscriber_prefix_length: 64,
+            max_ports_per_subscriber: 0,
+            max_sessions_per_subscriber: 0,
+            max_session_rate_per_subscriber: 0,
+            denylist4: Vec::new(),
             logging_bib: false,
             logging_session: false,
         }
@@ -242,6 +260,13 @@ impl Globals {
         }
         if self.lowest_ipv6_mtu < 1280 {
             return Err(ConfigError("lowest-ipv6-mtu: must be at least 1280".to_string()));
+        }
+        if !(1..=128).contains(&self.subscriber_prefix_length) {
+            let why = "subscriber-prefix-length: must be 1 to 128";
+            return Err(ConfigError(why.to_string()));
+        }
+        if self.denylist4.len() > MAX_DENYLIST {
+            return Err(ConfigError(format!("denylist4: at most {MAX_DENYLIST} prefixes")));
         }
         if self.f_args > 15 {
             return Err(ConfigError("f-args: must be 0 to 15 (four bits)".to_string()));

@@ -122,6 +122,14 @@ counters! {
         Filtered = "drop_filtered",
         /// New flows for which pool4 had no free transport address.
         Pool4Exhausted = "drop_pool4_exhausted",
+        /// New flows refused since their subscriber has max-ports-per-subscriber mappings.
+        SubscriberPorts = "drop_subscriber_ports",
+        /// New flows refused since their subscriber has max-sessions-per-subscriber sessions.
+        SubscriberSessions = "drop_subscriber_sessions",
+        /// New flows refused since their subscriber begins too many sessions a second.
+        SubscriberRate = "drop_subscriber_rate",
+        /// IPv6 packets to an IPv4 address of denylist4; the sender was told.
+        Denylisted = "drop_denylist4",
         /// New flows refused since the table holds max-sessions already.
         TableFull = "drop_table_full",
         /// Fragments refused since the fragment store was full.
@@ -202,7 +210,7 @@ counters! {
         FrameOwnIdentity = "sync_frame_own_identity",
         /// Frames missing from a peer's sequence.
         FrameGap = "sync_frame_gap",
-        /// Packets lost because the TUN device was down or the kernel out of memory.
+        /// Packets lost because the TUN device was down or not there, or the kernel out of memory.
         DeviceDown = "device_down_packets",
         /// Packets that the kernel refused to take from the TUN device.
         DeviceRefused = "device_refused_packets",

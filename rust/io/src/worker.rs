@@ -267,28 +267,35 @@ fn spawn<E: Engine>(
 /// Until it is told to stop: packets, timers, output. Returns the device.
 fn run<E: Engine>(shared: &Shared<E>, tun: Option<Tun>) -> Option<Tun> {
     let mut port = tun.map(Port::new);
+    let mut counts = Counts::default();
     while !shared.stop.load(Ordering::Acquire) {
-        let served = match &mut port {
-            Some(port) => port.serve(shared),
-            None => Ok((pass(shared, &mut [], &mut Counts::default()).0, true)),
+        let Err(error) = turn(shared, port.as_mut(), &mut counts) else { continue };
+        // Closing a device that fails takes its carrier, which is what others watch.
+        let why = match (port.take(), error.raw_os_error()) {
+            (Some(port), Some(libc::EBADFD)) => format!("{} was removed", port.tun.name()),
+            (Some(port), _) => format!("{}: {error}", port.tun.name()),
+            (None, _) => panic!("poll: {error}"),
         };
-        let waited =
-            served.and_then(
-                |(wakes, idle)| {
-                    if idle { wait(shared, port.as_ref(), wakes) } else { Ok(()) }
-                },
-            );
-        if let Err(error) = waited {
-            // Closing a device that fails takes its carrier, which is what others watch.
-            let why = match (port.take(), error.raw_os_error()) {
-                (Some(port), Some(libc::EBADFD)) => format!("{} was removed", port.tun.name()),
-                (Some(port), _) => format!("{}: {error}", port.tun.name()),
-                (None, _) => panic!("poll: {error}"),
-            };
-            shared.failed(WorkerState::DeviceLost(why));
-        }
+        shared.failed(WorkerState::DeviceLost(why));
     }
     port.map(|port| port.tun)
+}
+
+/// Moves what packets there are; waits for something to do if there are no more.
+fn turn<E: Engine>(
+    shared: &Shared<E>,
+    mut port: Option<&mut Port>,
+    counts: &mut Counts,
+) -> io::Result<()> {
+    let (wakes, idle) = match &mut port {
+        Some(port) => port.serve(shared, counts)?,
+        None => {
+            let (wakes, packets) = pass(shared, &mut [], counts);
+            counts.down += packets.len() as u64;
+            (wakes, true)
+        }
+    };
+    if idle { wait(shared, port.as_deref(), wakes) } else { Ok(()) }
 }
 
 fn wait<E: Engine>(shared: &Shared<E>, port: Option<&Port>, wakes: Option<Time>) -> io::Result<()> {
@@ -355,19 +362,21 @@ impl Counts {
 struct Port {
     tun: Tun,
     arena: Box<[u8]>,
-    counts: Counts,
 }
 
 impl Port {
     fn new(tun: Tun) -> Self {
-        let arena = vec![0; ARENA].into_boxed_slice();
-        Self { tun, arena, counts: Counts::default() }
+        Self { tun, arena: vec![0; ARENA].into_boxed_slice() }
     }
 
     /// Reads a burst, has it translated and writes it out. Returns when the engine wants to wake,
     /// and whether the device had no more packets.
-    fn serve<E: Engine>(&mut self, shared: &Shared<E>) -> io::Result<(Option<Time>, bool)> {
-        let Self { tun, arena, counts } = self;
+    fn serve<E: Engine>(
+        &mut self,
+        shared: &Shared<E>,
+        counts: &mut Counts,
+    ) -> io::Result<(Option<Time>, bool)> {
+        let Self { tun, arena } = self;
         let (mut burst, idle) = fill(tun, arena, counts)?;
         let (wakes, packets) = pass(shared, &mut burst, counts);
         for packet in burst.iter_mut().filter(|packet| packet.outcome == Outcome::Forward) {
@@ -447,6 +456,7 @@ mod tests {
         timeouts: u32,
         output: bool,
         bad_offload: u64,
+        down: u64,
         panic: bool,
     }
 
@@ -472,8 +482,11 @@ mod tests {
             self.output
         }
         fn count(&mut self, counter: Counter, n: u64) {
-            assert_eq!(counter, Counter::DeviceBadOffload);
-            self.bad_offload += n;
+            match counter {
+                Counter::DeviceBadOffload => self.bad_offload += n,
+                Counter::DeviceDown => self.down += n,
+                _ => panic!("{counter:?}"),
+            }
         }
     }
 
@@ -554,6 +567,13 @@ mod tests {
         driver.detach().unwrap();
         driver.update(|echo, now| echo.timeout = Some(now + 20));
         eventually(|| driver.read(|echo| echo.timeouts == 2));
+
+        let packet = OwnedPacket { bytes: vec![1, 2, 3], offload: Offload::default() };
+        driver.update(|echo, _| echo.packets.push_back(packet));
+        eventually(|| {
+            driver.update(|echo, now| echo.timeout = Some(now));
+            driver.read(|echo| echo.down == 1)
+        });
     }
 
     #[test]

@@ -4,6 +4,7 @@ use core::fmt;
 
 use super::Nat64;
 use crate::config::{Config, ConfigError, Globals, Pool4Entry, StaticBib};
+use crate::table::subscriber::Limits;
 use crate::table::{BibRecord, Timeouts};
 use crate::tuple::{Endpoint4, Endpoint6, Proto};
 
@@ -55,6 +56,7 @@ impl Nat64 {
         globals.validate()?;
         self.table.set_timeouts(Timeouts::from(&globals));
         self.table.track_peers(globals.address_dependent_filtering);
+        self.table.set_limits(Limits::from(&globals));
         self.table.log(globals.logging_bib, globals.logging_session);
         self.config.global = globals;
         Ok(())

@@ -8,6 +8,7 @@ use crate::packet::Packet;
 use crate::stats::{Counter, DropReason};
 use crate::table::State;
 use crate::table::session::SessionId;
+use crate::table::subscriber::Quota;
 use crate::time::Time;
 use crate::tuple::Proto;
 use crate::wire::{IcmpError, Refusal};
@@ -60,6 +61,7 @@ impl Nat64 {
         if !self.table.has_room() {
             return Err(DropReason::TableFull.into());
         }
+        self.admit(now, tuple.src6.addr.to_bits(), slot.is_none())?;
         let slot = match slot {
             Some(slot) => slot,
             None => {
@@ -162,8 +164,23 @@ impl Nat64 {
             return Err(DropReason::Filtered.into());
         }
         let state = if tuple.proto == Proto::Tcp { State::V4Init } else { State::Established };
+        self.admit(now, self.table.bib(slot).src6, false)?;
         self.create(now, slot, src, self.session_port4(tuple), state)?;
         Ok(slot)
+    }
+
+    /// Whether the subscriber may have another session (RFC 6888 REQ-4, REQ-5). Nobody is told if
+    /// not: that would answer a flood.
+    fn admit(&mut self, now: Time, src6: u128, needs_port: bool) -> Verdict<()> {
+        let admitted = self.table.admit(now, src6, needs_port);
+        admitted.map_err(|quota| {
+            let reason = match quota {
+                Quota::Ports => DropReason::SubscriberPorts,
+                Quota::Sessions => DropReason::SubscriberSessions,
+                Quota::Rate => DropReason::SubscriberRate,
+            };
+            reason.into()
+        })
     }
 
     /// Keeps a SYN from IPv4 for the case that the IPv6 node opens the same connection.

@@ -23,6 +23,7 @@ use crate::packet::{OwnedPacket, Packet};
 use crate::stats::{Counter, DropReason, Stats};
 use crate::table::fragment::Fragments;
 use crate::table::stored::Stored;
+use crate::table::subscriber::Limits;
 use crate::table::{
     BibRecord, Change, Learned, LogEvent, SessionKey, SessionRecord, State, Table, Timeouts,
 };
@@ -64,6 +65,7 @@ impl Nat64 {
         let timeouts = Timeouts::from(&config.global);
         let mut table = Table::new(config.max_sessions, &config.pool4, timeouts, secret);
         table.track_peers(config.global.address_dependent_filtering);
+        table.set_limits(Limits::from(&config.global));
         table.log(config.global.logging_bib, config.global.logging_session);
         for bib in &config.bib {
             table

@@ -91,6 +91,9 @@ impl Nat64 {
         if tuple.proto == Proto::Icmp && self.config.global.drop_icmpv6_info {
             return Err(DropReason::Filtered.into());
         }
+        if self.config.global.denylist4.iter().any(|denied| denied.contains(tuple.dst4.addr)) {
+            return Err(Refusal::Reply(DropReason::Denylisted, IcmpError::AdminProhibited).into());
+        }
         check_hops(view.hop_limit)?;
         let target = tuple.dst4.addr.to_bits();
         if self.table.pool4().contains(tuple.proto, target, tuple.dst4.port) {

@@ -29,6 +29,8 @@ pub struct Bib {
     pub flags: u8,
     /// The first session, if it lives.
     pub first: Session,
+    /// Slot of its subscriber, where subscribers are limited.
+    pub subscriber: u32,
 }
 
 const _: () = assert!(size_of::<Bib>() == 64);
@@ -57,6 +59,7 @@ impl Bib {
         proto: 0,
         flags: 0,
         first: Session::FREE,
+        subscriber: NIL,
     };
 
     /// A dynamic entry without sessions.

@@ -14,11 +14,14 @@ pub mod fragment;
 pub mod hash;
 mod index;
 mod journal;
+mod life;
 mod merge;
 pub mod pool4;
 pub mod record;
 pub mod session;
 pub mod stored;
+pub mod subscriber;
+mod tell;
 
 #[cfg(test)]
 mod tests;
@@ -35,6 +38,7 @@ use index::Index;
 use journal::Journal;
 use pool4::{Pool4, Wish};
 use session::{NIL, Session, SessionId, deadline, flag};
+use subscriber::Subscribers;
 
 pub use journal::LogEvent;
 pub use merge::Merge;
@@ -96,6 +100,9 @@ pub struct Table {
     timeouts: Timeouts,
     changes: Changes,
     journal: Journal,
+    /// None without limits.
+    subscribers: Option<Subscribers>,
+    bib_capacity: u32,
     max_sessions: u32,
     sessions: u32,
     bibs: u32,
@@ -132,6 +139,8 @@ impl Table {
             timeouts,
             changes: Changes::default(),
             journal: Journal::default(),
+            subscribers: None,
+            bib_capacity: max_sessions + SPARE_BIBS,
             max_sessions,
             sessions: 0,
             bibs: 0,
@@ -340,6 +349,9 @@ impl Table {
             return Err(Full);
         }
         self.by_src6.insert(self.tag6(proto, address6, src6.port), slot);
+        if let Some(subscribers) = &mut self.subscribers {
+            self.arena.bib_mut(slot).subscriber = subscribers.add_port(&self.keys, address6);
+        }
         self.bibs += 1;
         self.bibs_created += 1;
         Ok(slot)
@@ -407,7 +419,11 @@ impl Table {
             bib.first = session;
             SessionId::inline(slot)
         };
-        self.arena.bib_mut(slot).sessions += 1;
+        let bib = self.arena.bib_mut(slot);
+        bib.sessions += 1;
+        if let Some(subscribers) = &mut self.subscribers {
+            subscribers.add_sessions(bib.subscriber, 1);
+        }
         self.sessions += 1;
         self.arm(now, id);
         Ok(id)
@@ -450,6 +466,11 @@ impl Table {
         self.sessions -= 1;
         let bib = self.arena.bib_mut(slot);
         bib.sessions -= 1;
+        if let Some(subscribers) = &mut self.subscribers
+            && bib.subscriber != NIL
+        {
+            subscribers.remove_session(&self.keys, bib.subscriber);
+        }
         if bib.sessions == 0 {
             if bib.flags & bib_flag::DYING != 0 {
                 self.dying -= 1;
@@ -474,6 +495,9 @@ impl Table {
     /// What is left of a BIB entry that the indexes don't know any more.
     fn bury(&mut self, slot: u32) {
         let bib = self.arena.bib_mut(slot);
+        if let Some(subscribers) = &mut self.subscribers {
+            subscribers.remove_port(&self.keys, bib.subscriber);
+        }
         if self.journal.bib && bib.flags & bib_flag::LOCAL != 0 && !bib.is_static() {
             let event = LogEvent::BibRemoved(bib.proto(), src6_of(bib), src4_of(bib));
             self.journal.push(event);
@@ -529,245 +553,6 @@ impl Table {
             self.bibs -= 1;
             self.bury(slot);
         }
-    }
-
-    // ---- Life ----
-
-    /// A packet was seen: the session lives for `lifetime_ms` from now.
-    #[inline]
-    pub fn refresh(&mut self, now: Time, id: SessionId, lifetime_ms: u32) {
-        let session = self.arena.session_mut(id);
-        let new = deadline(now, lifetime_ms);
-        // Only another configuration makes a lifetime end earlier.
-        let earlier = is_newer(session.deadline, new);
-        session.deadline = new;
-        let before = session.flags;
-        session.flags |= flag::TOUCHED | flag::LOCAL;
-        if before & flag::IDLE != 0 || earlier {
-            self.refresh_told(now, id);
-        }
-    }
-
-    /// A refresh of which peers have to be told, or which the wheel has to know.
-    #[cold]
-    fn refresh_told(&mut self, now: Time, id: SessionId) {
-        self.arena.session_mut(id).flags &= !flag::IDLE;
-        let slot = self.arena.bib_of(id);
-        self.arena.bib_mut(slot).flags |= bib_flag::LOCAL;
-        self.mark_changed(id);
-        self.arm(now, id);
-    }
-
-    /// Changes the TCP state and gives the session `lifetime_ms` from now.
-    pub fn change_state(&mut self, now: Time, id: SessionId, state: State, lifetime_ms: u32) {
-        let session = self.arena.session_mut(id);
-        let earlier = lifetime_ms < session.remaining_ms(now);
-        session.set_state(state);
-        session.deadline = deadline(now, lifetime_ms);
-        let idle = session.flags & flag::IDLE != 0;
-        session.flags = session.flags & !flag::IDLE | flag::TOUCHED | flag::LOCAL;
-        if earlier || idle || session.prev == NIL {
-            self.arm(now, id);
-        }
-        self.mark_changed(id);
-    }
-
-    /// Has the wheel look at the session when it ends. If peers have to be told that it goes on,
-    /// also a quarter of its timeout after its last packet: until then their copies' slack covers
-    /// whatever comes. After that the next packet is told at once.
-    fn arm(&mut self, now: Time, id: SessionId) {
-        let slot = self.arena.bib_of(id);
-        let session = *self.arena.session(id);
-        let remaining = session.remaining_ms(now);
-        let mut delay = remaining;
-        if self.changes.tracked {
-            let timeout = self.timeouts.of(self.arena.bib(slot).proto(), session.state());
-            // The wheel is late by up to a tick; the slack isn't.
-            let covered = remaining.saturating_sub(timeout - timeout / 4 + expiry::TICK_MS as u32);
-            if covered == 0 {
-                self.arena.session_mut(id).flags |= flag::IDLE;
-            } else {
-                delay = covered;
-            }
-        }
-        if session.prev != NIL {
-            self.wheel.remove(&mut self.arena, id);
-        }
-        self.wheel.insert(&mut self.arena, id, now, delay);
-    }
-
-    /// Peers have to be told of the session.
-    fn mark_changed(&mut self, id: SessionId) {
-        if !self.changes.tracked {
-            return;
-        }
-        let session = self.arena.session_mut(id);
-        if session.flags & flag::DIRTY != 0 {
-            return;
-        }
-        session.flags |= flag::DIRTY;
-        session.version = session.version.wrapping_add(1);
-        let version = session.version;
-        self.note_version(id, version);
-        self.changes.push_dirty(&self.arena, id, self.sessions);
-    }
-
-    fn note_version(&mut self, id: SessionId, version: u32) {
-        let slot = self.arena.bib_of(id);
-        let bib = self.arena.bib_mut(slot);
-        if bib.sessions <= 1 || is_newer(version, bib.newest) {
-            bib.newest = version;
-        }
-    }
-
-    /// A session whose lifetime is over. Visits whatever else the wheel has due, `budget` sessions
-    /// at most. The caller ends the session or changes its state.
-    pub fn pop_expired(&mut self, now: Time, budget: &mut usize) -> Option<SessionId> {
-        while *budget > 0 {
-            *budget -= 1;
-            let id = self.wheel.pop_due(&mut self.arena, now)?;
-            if !self.arena.bib(self.arena.bib_of(id)).is_live() {
-                self.remove_session(id);
-                continue;
-            }
-            let session = self.arena.session_mut(id);
-            if session.remaining_ms(now) == 0 {
-                return Some(id);
-            }
-            if session.flags & flag::TOUCHED != 0 {
-                self.mark_changed(id);
-            }
-            self.arm(now, id);
-        }
-        None
-    }
-
-    /// When [`Table::pop_expired`] has something to do.
-    pub fn next_due(&self) -> Option<Time> {
-        self.wheel.next_due()
-    }
-
-    // ---- Telling ----
-
-    /// Whether BIB entries and sessions are told to the operator's log.
-    pub fn log(&mut self, bib: bool, sessions: bool) {
-        (self.journal.bib, self.journal.sessions) = (bib, sessions);
-    }
-
-    /// The next line of the operator's log.
-    pub fn pop_log(&mut self) -> Option<LogEvent> {
-        self.journal.pop()
-    }
-
-    /// Whether changes are collected for peers.
-    pub fn track_changes(&mut self, on: bool) {
-        self.changes.tracked = on;
-        if !on {
-            self.changes.clear(&mut self.arena);
-        }
-    }
-
-    /// How many things wait for [`Table::pop_change`], at most.
-    pub fn changes_pending(&self) -> usize {
-        self.changes.pending()
-    }
-
-    /// The next thing that peers have to be told; removals first.
-    pub fn pop_change(&mut self, now: Time) -> Option<Change> {
-        if let Some((key, version)) = self.changes.pop_removed() {
-            return Some(Change::Remove(key, version));
-        }
-        let id = loop {
-            let id = self.changes.pop_dirty(&self.arena)?;
-            self.arena.session_mut(id).flags &= !(flag::DIRTY | flag::TOUCHED);
-            // The end of a session that waits to be swept is told then.
-            if self.arena.bib(self.arena.bib_of(id)).is_live() {
-                break id;
-            }
-        };
-        let mut record = self.record_of(now, id);
-        let slack = self.timeouts.of(record.key.proto, record.state) / 4;
-        record.lifetime_ms = record.lifetime_ms.saturating_add(slack);
-        Some(Change::Upsert(record))
-    }
-
-    fn key_of(&self, slot: u32, session: &Session) -> SessionKey {
-        let bib = self.arena.bib(slot);
-        SessionKey {
-            proto: bib.proto(),
-            src6: src6_of(bib),
-            src4: src4_of(bib),
-            dst4: Endpoint4 { addr: Ipv4Addr::from_bits(session.dst4), port: session.dst_port },
-        }
-    }
-
-    fn record_of(&self, now: Time, id: SessionId) -> SessionRecord {
-        let session = self.arena.session(id);
-        SessionRecord {
-            key: self.key_of(self.arena.bib_of(id), session),
-            state: session.state(),
-            lifetime_ms: session.remaining_ms(now),
-            version: session.version,
-        }
-    }
-
-    /// See [`crate::nat64::Nat64::scan`].
-    pub fn scan(
-        &self,
-        now: Time,
-        cursor: u32,
-        budget: usize,
-        f: &mut dyn FnMut(SessionRecord),
-    ) -> Option<u32> {
-        let mut id = SessionId::from_raw(cursor);
-        for _ in 0..budget {
-            let (at, slots) = match id.overflow_slot() {
-                None => (id.raw(), self.arena.bib_slots()),
-                Some(n) => (n, self.arena.overflow_slots()),
-            };
-            if at >= slots {
-                if id.overflow_slot().is_some() {
-                    return None;
-                }
-                id = SessionId::overflow(0);
-                continue;
-            }
-            if self.arena.session(id).is_live() && self.arena.bib(self.arena.bib_of(id)).is_live() {
-                f(self.record_of(now, id));
-            }
-            id = SessionId::from_raw(id.raw() + 1);
-        }
-        Some(id.raw())
-    }
-
-    /// A BIB entry as people see it.
-    pub fn bib_record(&self, slot: u32) -> BibRecord {
-        let bib = self.arena.bib(slot);
-        BibRecord {
-            proto: bib.proto(),
-            src6: src6_of(bib),
-            src4: src4_of(bib),
-            is_static: bib.is_static(),
-            sessions: bib.sessions,
-        }
-    }
-
-    /// See [`crate::nat64::Nat64::bib_scan`].
-    pub fn bib_scan(
-        &self,
-        cursor: u32,
-        budget: usize,
-        f: &mut dyn FnMut(BibRecord),
-    ) -> Option<u32> {
-        let slots = self.arena.bib_slots();
-        let end = slots.min(cursor.saturating_add(u32::try_from(budget).unwrap_or(u32::MAX)));
-        for slot in cursor..end {
-            let bib = self.arena.bib(slot);
-            if bib.is_live() {
-                f(self.bib_record(slot));
-            }
-        }
-        (end < slots).then_some(end)
     }
 }
 

@@ -138,6 +138,8 @@ proptest! {
     ) {
         let mut table = table(max);
         table.track_changes(tracked);
+        let limits = Globals { max_ports_per_subscriber: 1000, ..Globals::default() };
+        table.set_limits((&limits).into());
         let mut now = Time::ZERO;
         for op in ops {
             match op {
@@ -179,6 +181,7 @@ proptest! {
         table.check(now);
         prop_assert_eq!((table.session_count(), table.bib_count()), (0, 0));
         prop_assert_eq!(table.next_due(), None);
+        prop_assert!(table.subscribers.as_ref().is_some_and(|s| s.is_empty()));
         let slots = (table.arena.bib_slots(), table.arena.overflow_slots());
         table.replace_pool4(&entries());
         for n in 0..NODES {

@@ -1,0 +1,122 @@
+//! What keeps a session alive, and what notices its end.
+
+use super::session::{NIL, SessionId, deadline, flag};
+use super::{Table, bib::bib_flag, expiry, is_newer};
+use crate::table::State;
+use crate::time::Time;
+
+impl Table {
+    /// A packet was seen: the session lives for `lifetime_ms` from now.
+    #[inline]
+    pub fn refresh(&mut self, now: Time, id: SessionId, lifetime_ms: u32) {
+        let session = self.arena.session_mut(id);
+        let new = deadline(now, lifetime_ms);
+        // Only another configuration makes a lifetime end earlier.
+        let earlier = is_newer(session.deadline, new);
+        session.deadline = new;
+        let before = session.flags;
+        session.flags |= flag::TOUCHED | flag::LOCAL;
+        if before & flag::IDLE != 0 || earlier {
+            self.refresh_told(now, id);
+        }
+    }
+
+    /// A refresh of which peers have to be told, or which the wheel has to know.
+    #[cold]
+    fn refresh_told(&mut self, now: Time, id: SessionId) {
+        self.arena.session_mut(id).flags &= !flag::IDLE;
+        let slot = self.arena.bib_of(id);
+        self.arena.bib_mut(slot).flags |= bib_flag::LOCAL;
+        self.mark_changed(id);
+        self.arm(now, id);
+    }
+
+    /// Changes the TCP state and gives the session `lifetime_ms` from now.
+    pub fn change_state(&mut self, now: Time, id: SessionId, state: State, lifetime_ms: u32) {
+        let session = self.arena.session_mut(id);
+        let earlier = lifetime_ms < session.remaining_ms(now);
+        session.set_state(state);
+        session.deadline = deadline(now, lifetime_ms);
+        let idle = session.flags & flag::IDLE != 0;
+        session.flags = session.flags & !flag::IDLE | flag::TOUCHED | flag::LOCAL;
+        if earlier || idle || session.prev == NIL {
+            self.arm(now, id);
+        }
+        self.mark_changed(id);
+    }
+
+    /// Has the wheel look at the session when it ends. If peers have to be told that it goes on,
+    /// also a quarter of its timeout after its last packet: until then their copies' slack covers
+    /// whatever comes. After that the next packet is told at once.
+    pub(super) fn arm(&mut self, now: Time, id: SessionId) {
+        let slot = self.arena.bib_of(id);
+        let session = *self.arena.session(id);
+        let remaining = session.remaining_ms(now);
+        let mut delay = remaining;
+        if self.changes.tracked {
+            let timeout = self.timeouts.of(self.arena.bib(slot).proto(), session.state());
+            // The wheel is late by up to a tick; the slack isn't.
+            let covered = remaining.saturating_sub(timeout - timeout / 4 + expiry::TICK_MS as u32);
+            if covered == 0 {
+                self.arena.session_mut(id).flags |= flag::IDLE;
+            } else {
+                delay = covered;
+            }
+        }
+        if session.prev != NIL {
+            self.wheel.remove(&mut self.arena, id);
+        }
+        self.wheel.insert(&mut self.arena, id, now, delay);
+    }
+
+    /// Peers have to be told of the session.
+    pub(super) fn mark_changed(&mut self, id: SessionId) {
+        if !self.changes.tracked {
+            return;
+        }
+        let session = self.arena.session_mut(id);
+        if session.flags & flag::DIRTY != 0 {
+            return;
+        }
+        session.flags |= flag::DIRTY;
+        session.version = session.version.wrapping_add(1);
+        let version = session.version;
+        self.note_version(id, version);
+        self.changes.push_dirty(&self.arena, id, self.sessions);
+    }
+
+    pub(super) fn note_version(&mut self, id: SessionId, version: u32) {
+        let slot = self.arena.bib_of(id);
+        let bib = self.arena.bib_mut(slot);
+        if bib.sessions <= 1 || is_newer(version, bib.newest) {
+            bib.newest = version;
+        }
+    }
+
+    /// A session whose lifetime is over. Visits whatever else the wheel has due, `budget` sessions
+    /// at most. The caller ends the session or changes its state.
+    pub fn pop_expired(&mut self, now: Time, budget: &mut usize) -> Option<SessionId> {
+        while *budget > 0 {
+            *budget -= 1;
+            let id = self.wheel.pop_due(&mut self.arena, now)?;
+            if !self.arena.bib(self.arena.bib_of(id)).is_live() {
+                self.remove_session(id);
+                continue;
+            }
+            let session = self.arena.session_mut(id);
+            if session.remaining_ms(now) == 0 {
+                return Some(id);
+            }
+            if session.flags & flag::TOUCHED != 0 {
+                self.mark_changed(id);
+            }
+            self.arm(now, id);
+        }
+        None
+    }
+
+    /// When [`Table::pop_expired`] has something to do.
+    pub fn next_due(&self) -> Option<Time> {
+        self.wheel.next_due()
+    }
+}

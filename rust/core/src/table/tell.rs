@@ -1,0 +1,133 @@
+//! What the table tells: to peers, to the operator's log, and to those who look at it.
+
+use core::net::Ipv4Addr;
+
+use super::journal::LogEvent;
+use super::record::{BibRecord, Change, SessionKey, SessionRecord};
+use super::session::{Session, SessionId, flag};
+use super::{Table, src4_of, src6_of};
+use crate::time::Time;
+use crate::tuple::Endpoint4;
+
+impl Table {
+    /// Whether BIB entries and sessions are told to the operator's log.
+    pub fn log(&mut self, bib: bool, sessions: bool) {
+        (self.journal.bib, self.journal.sessions) = (bib, sessions);
+    }
+
+    /// The next line of the operator's log.
+    pub fn pop_log(&mut self) -> Option<LogEvent> {
+        self.journal.pop()
+    }
+
+    /// Whether changes are collected for peers.
+    pub fn track_changes(&mut self, on: bool) {
+        self.changes.tracked = on;
+        if !on {
+            self.changes.clear(&mut self.arena);
+        }
+    }
+
+    /// How many things wait for [`Table::pop_change`], at most.
+    pub fn changes_pending(&self) -> usize {
+        self.changes.pending()
+    }
+
+    /// The next thing that peers have to be told; removals first.
+    pub fn pop_change(&mut self, now: Time) -> Option<Change> {
+        if let Some((key, version)) = self.changes.pop_removed() {
+            return Some(Change::Remove(key, version));
+        }
+        let id = loop {
+            let id = self.changes.pop_dirty(&self.arena)?;
+            self.arena.session_mut(id).flags &= !(flag::DIRTY | flag::TOUCHED);
+            // The end of a session that waits to be swept is told then.
+            if self.arena.bib(self.arena.bib_of(id)).is_live() {
+                break id;
+            }
+        };
+        let mut record = self.record_of(now, id);
+        let slack = self.timeouts.of(record.key.proto, record.state) / 4;
+        record.lifetime_ms = record.lifetime_ms.saturating_add(slack);
+        Some(Change::Upsert(record))
+    }
+
+    pub(super) fn key_of(&self, slot: u32, session: &Session) -> SessionKey {
+        let bib = self.arena.bib(slot);
+        SessionKey {
+            proto: bib.proto(),
+            src6: src6_of(bib),
+            src4: src4_of(bib),
+            dst4: Endpoint4 { addr: Ipv4Addr::from_bits(session.dst4), port: session.dst_port },
+        }
+    }
+
+    pub(super) fn record_of(&self, now: Time, id: SessionId) -> SessionRecord {
+        let session = self.arena.session(id);
+        SessionRecord {
+            key: self.key_of(self.arena.bib_of(id), session),
+            state: session.state(),
+            lifetime_ms: session.remaining_ms(now),
+            version: session.version,
+        }
+    }
+
+    /// See [`crate::nat64::Nat64::scan`].
+    pub fn scan(
+        &self,
+        now: Time,
+        cursor: u32,
+        budget: usize,
+        f: &mut dyn FnMut(SessionRecord),
+    ) -> Option<u32> {
+        let mut id = SessionId::from_raw(cursor);
+        for _ in 0..budget {
+            let (at, slots) = match id.overflow_slot() {
+                None => (id.raw(), self.arena.bib_slots()),
+                Some(n) => (n, self.arena.overflow_slots()),
+            };
+            if at >= slots {
+                if id.overflow_slot().is_some() {
+                    return None;
+                }
+                id = SessionId::overflow(0);
+                continue;
+            }
+            if self.arena.session(id).is_live() && self.arena.bib(self.arena.bib_of(id)).is_live() {
+                f(self.record_of(now, id));
+            }
+            id = SessionId::from_raw(id.raw() + 1);
+        }
+        Some(id.raw())
+    }
+
+    /// A BIB entry as people see it.
+    pub fn bib_record(&self, slot: u32) -> BibRecord {
+        let bib = self.arena.bib(slot);
+        BibRecord {
+            proto: bib.proto(),
+            src6: src6_of(bib),
+            src4: src4_of(bib),
+            is_static: bib.is_static(),
+            sessions: bib.sessions,
+        }
+    }
+
+    /// See [`crate::nat64::Nat64::bib_scan`].
+    pub fn bib_scan(
+        &self,
+        cursor: u32,
+        budget: usize,
+        f: &mut dyn FnMut(BibRecord),
+    ) -> Option<u32> {
+        let slots = self.arena.bib_slots();
+        let end = slots.min(cursor.saturating_add(u32::try_from(budget).unwrap_or(u32::MAX)));
+        for slot in cursor..end {
+            let bib = self.arena.bib(slot);
+            if bib.is_live() {
+                f(self.bib_record(slot));
+            }
+        }
+        (end < slots).then_some(end)
+    }
+}
