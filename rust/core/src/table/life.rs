@@ -69,20 +69,23 @@ impl Table {
         self.wheel.insert(&mut self.arena, id, now, delay);
     }
 
-    /// Peers have to be told of the session.
+    /// Peers have to be told of the session. Its version grows even while nobody listens: a peer
+    /// that was cut off may have changed its copy, and the two have to be told apart.
     pub(super) fn mark_changed(&mut self, id: SessionId) {
-        if !self.changes.tracked {
-            return;
-        }
+        let tracked = self.changes.tracked;
         let session = self.arena.session_mut(id);
         if session.flags & flag::DIRTY != 0 {
             return;
         }
-        session.flags |= flag::DIRTY;
         session.version = session.version.wrapping_add(1);
         let version = session.version;
+        if tracked {
+            session.flags |= flag::DIRTY;
+        }
         self.note_version(id, version);
-        self.changes.push_dirty(&self.arena, id, self.sessions);
+        if tracked {
+            self.changes.push_dirty(&self.arena, id, self.sessions);
+        }
     }
 
     pub(super) fn note_version(&mut self, id: SessionId, version: u32) {
