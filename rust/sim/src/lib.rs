@@ -13,6 +13,7 @@ pub mod hosts;
 pub mod machine;
 pub mod network;
 pub mod rng;
+pub mod schedule;
 pub mod story;
 pub mod tcp;
 pub mod vrrp;

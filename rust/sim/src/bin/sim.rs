@@ -1,0 +1,53 @@
+//! `sim N` plays N random schedules, `sim --seed S` plays one and tells all that happens; with
+//! `--follow TEXT` also what becomes of the sessions that contain the text, say `#20001`.
+
+use std::process::ExitCode;
+
+use jsync_sim::schedule;
+
+const USAGE: &str = "usage: sim SCHEDULES [FIRST-SEED] | sim --seed SEED [--follow SESSION]";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let number = |text: &str| text.parse::<u64>().ok();
+    match *arguments {
+        ["--seed", seed] => number(seed).map(|seed| replay(seed, None)),
+        ["--seed", seed, "--follow", text] => number(seed).map(|seed| replay(seed, Some(text))),
+        [count] => number(count).map(|count| play(count, 0)),
+        [count, first] => number(count).zip(number(first)).map(|(count, first)| play(count, first)),
+        _ => None,
+    }
+    .unwrap_or_else(|| {
+        eprintln!("{USAGE}");
+        ExitCode::from(2)
+    })
+}
+
+fn play(count: u64, first: u64) -> ExitCode {
+    let mut failed = 0;
+    for seed in first..first + count {
+        let outcome = schedule::play(seed, None);
+        if let Some(violation) = outcome.violations.first() {
+            failed += 1;
+            println!("seed {seed}: {violation}");
+            println!("    replay: cargo run --release -p jsync-sim --bin sim -- --seed {seed}");
+        }
+    }
+    println!("schedules={count} violations={failed}");
+    ExitCode::from(u8::from(failed > 0))
+}
+
+fn replay(seed: u64, follow: Option<&str>) -> ExitCode {
+    let outcome = schedule::play(seed, follow);
+    println!("{}", outcome.plan);
+    for line in &outcome.log {
+        let name = char::from(b'J' + line.machine as u8);
+        println!("{:>14.3} ms  {name}  {}", line.at as f64 / 1000.0, line.text);
+    }
+    for violation in &outcome.violations {
+        println!("VIOLATION {violation}");
+    }
+    println!("schedules=1 violations={}", outcome.violations.len().min(1));
+    ExitCode::from(u8::from(!outcome.violations.is_empty()))
+}

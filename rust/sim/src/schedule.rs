@@ -1,0 +1,543 @@
+//! Random schedules: what may happen to a cluster happens to it, and what must hold is looked at
+//! all the while and once the network is quiet again.
+//!
+//! What must hold:
+//!
+//! 1. Soon after everything works again and no packet flows, every node is ready and all tables
+//!    are equal: the same sessions in the same states.
+//! 2. A session that a node has when another one crashes stays in that node's table.
+//! 3. All is bounded: what a node says at once, the size of its frames, its table; a quiet network
+//!    is quiet. Sessions whose time is over are gone everywhere.
+//! 4. Nobody becomes MASTER who isn't ready; with a network that loses nothing, nobody becomes
+//!    MASTER who lacks a session that a running node had a second ago.
+//! 5. A node that was told of a removal never again has the session as it was before. (A packet
+//!    that refreshed it elsewhere at the same time prevails.)
+//! 6. No packet comes out of a translator with a wrong length or checksum, no byte of a flow is
+//!    ever wrong.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+
+use jsync_core::table::{SessionKey, State as Session};
+use jsync_core::tuple::{Endpoint4, Endpoint6, Proto};
+
+use crate::clock::{Micros, millis, seconds};
+use crate::cluster::{Cluster, LogLine, N4, N6, POOL4, STATIC_PORTS, Setup, Side, Table};
+use crate::flow::Pace;
+use crate::machine::newer;
+use crate::network::Link;
+use crate::rng::Rng;
+use crate::tcp::State;
+
+const TCP_PORT: u16 = 7001;
+const UDP_PORT: u16 = 7000;
+const PACE: Pace = Pace { interval: millis(200), chunk: 100 };
+/// How often the invariants are looked at.
+const LOOK: Micros = millis(100);
+/// The same while a session is followed.
+const LOOK_CLOSELY: Micros = millis(1);
+/// How long news may take in a network that loses nothing.
+const NEWS: Micros = seconds(1);
+
+/// How a schedule went.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// What it was, in a line.
+    pub plan: String,
+    /// What didn't hold.
+    pub violations: Vec<String>,
+    /// What happened.
+    pub log: Vec<LogLine>,
+}
+
+/// What a schedule may do.
+#[derive(Clone, Debug)]
+struct Plan {
+    nodes: usize,
+    length: Micros,
+    /// What every link is like at first.
+    link: Link,
+    /// Whether frames get lost, overtaken for long, or cut off.
+    lossy: bool,
+    crashes: bool,
+    /// Whether routers may be unable to hear each other, so that several are MASTER.
+    split_brain: bool,
+    /// How many of 1000 packets of hosts get lost.
+    packet_loss: u32,
+    icmp_timeout: u32,
+    flush_deadline: u32,
+    max_frame: u16,
+    hello_interval: u32,
+    /// Whether to wait until every session's time is over.
+    drain: bool,
+}
+
+impl Plan {
+    fn draw(rng: &mut Rng) -> Self {
+        let pick = |rng: &mut Rng, list: &[u64]| list[rng.index(list.len())];
+        let lossy = rng.chance(700);
+        let mut link = Link::good();
+        if lossy {
+            link.delay = 50..=pick(rng, &[100, 1000, 20_000, 200_000]);
+            let loss = pick(rng, &[0, 50, 200, 500]);
+            link.loss = rng.below(loss + 1) as u32;
+            let duplicate = pick(rng, &[0, 0, 300]);
+            link.duplicate = rng.below(duplicate + 1) as u32;
+            let corrupt = pick(rng, &[0, 0, 50]);
+            link.corrupt = rng.below(corrupt + 1) as u32;
+        }
+        let drain = rng.chance(20);
+        Self {
+            nodes: pick(rng, &[2, 2, 3, 3, 3, 4, 5, 8]) as usize,
+            length: seconds(rng.within(&(3..=20))),
+            link,
+            lossy,
+            crashes: rng.chance(800),
+            split_brain: rng.chance(200),
+            packet_loss: pick(rng, &[0, 0, 20, 200]) as u32,
+            icmp_timeout: pick(rng, &[500, 3000, 60_000]) as u32,
+            flush_deadline: pick(rng, &[0, 5, 5, 50]) as u32,
+            max_frame: pick(rng, &[300, 600, 1400, 1400, 9000]) as u16,
+            hello_interval: if drain { 20_000 } else { pick(rng, &[100, 500, 500]) as u32 },
+            drain,
+        }
+    }
+
+    fn setup(&self, seed: u64) -> Setup {
+        let mut setup = Setup { skewed: true, serves: PACE, ..Setup::new(self.nodes, seed) };
+        setup.nat64.max_sessions = 1024;
+        setup.nat64.global.icmp_timeout = self.icmp_timeout;
+        setup.sync.flush_deadline = self.flush_deadline;
+        setup.sync.max_frame = self.max_frame;
+        setup.sync.hello_interval = self.hello_interval;
+        setup.sync.dead_interval = 3 * self.hello_interval;
+        setup.sync.join_timeout = 4 * self.hello_interval;
+        setup
+    }
+}
+
+/// Plays the schedule of `seed`. What becomes of sessions that contain the text `follow` (such as
+/// `tcp 2001:db8::8#20001`) is written into the log.
+pub fn play(seed: u64, follow: Option<&str>) -> Outcome {
+    let mut rng = Rng::new(seed);
+    let plan = Plan::draw(&mut rng);
+    let setup = plan.setup(rng.next_u64());
+    let cluster = Cluster::new(&setup).expect("every plan is a valid configuration");
+    let text = format!("{plan:?}");
+    let mut player = Player {
+        plan,
+        cluster,
+        rng,
+        samples: VecDeque::new(),
+        told: Vec::new(),
+        masters_seen: 0,
+        several_masters: false,
+        cut_off: vec![false; setup.nodes],
+        next_port: 20_000,
+        violations: Vec::new(),
+        mappings: BTreeSet::new(),
+        follow: follow.map(str::to_string),
+    };
+    player.play();
+    let mut violations = player.violations;
+    violations.extend(player.cluster.violations);
+    Outcome { plan: text, violations, log: player.cluster.log }
+}
+
+/// The tables at a moment, of the daemons that ran, with the number of their start.
+type Sample = Vec<Option<(u32, Table)>>;
+
+/// An IPv6 node's transport address and its mask.
+type Mapping = (Proto, Endpoint6, Endpoint4);
+
+struct Player {
+    plan: Plan,
+    cluster: Cluster,
+    rng: Rng,
+    samples: VecDeque<(Micros, Sample)>,
+    /// What machines had when another one crashed: machine, number of its start, sessions.
+    told: Vec<(usize, u32, Vec<SessionKey>)>,
+    masters_seen: usize,
+    several_masters: bool,
+    /// Machines that were unplugged since their daemon started: they may not know what they missed.
+    cut_off: Vec<bool>,
+    next_port: u16,
+    violations: Vec<String>,
+    /// Every mapping that was seen in any table.
+    mappings: BTreeSet<Mapping>,
+    follow: Option<String>,
+}
+
+impl Player {
+    fn play(&mut self) {
+        let plan = self.plan.clone();
+        self.cluster.network.links().for_each(|link| *link = plan.link.clone());
+        self.cluster.packet_loss = plan.packet_loss;
+        self.cluster.on_host(Side::Four, |host, _| host.listen(TCP_PORT));
+        self.cluster.on_host(Side::Six, |host, _| {
+            STATIC_PORTS.iter().for_each(|&(_, port6)| host.listen(port6));
+        });
+        for machine in 0..plan.nodes {
+            self.start(machine);
+            let pause = self.rng.below(millis(300));
+            self.run(pause);
+        }
+        let end = self.cluster.now() + plan.length;
+        while self.cluster.now() < end && self.violations.is_empty() {
+            let pause = self.rng.below(millis(250));
+            self.run(pause);
+            self.something_happens();
+        }
+        self.heal();
+        self.run(seconds(2));
+        self.silence();
+        if !self.violations.is_empty() {
+            return;
+        }
+        self.check_equal();
+        self.check_quiet();
+        if plan.drain {
+            self.check_drained();
+        } else {
+            self.check_told();
+        }
+        self.check_hosts();
+    }
+
+    fn something_happens(&mut self) {
+        let machine = self.rng.index(self.plan.nodes);
+        let other = (machine + 1 + self.rng.index(self.plan.nodes - 1)) % self.plan.nodes;
+        let runs = self.cluster.machines()[machine].runs();
+        let cut = self.rng.chance(400);
+        match self.rng.below(100) {
+            0..55 => self.traffic(),
+            55..60 if self.plan.crashes && runs => self.crash(machine),
+            60..62 if self.plan.crashes && runs => self.cluster.stop(machine),
+            55..72 => self.start(machine),
+            72..75 if self.plan.lossy => {
+                self.cut_off[machine] = true;
+                self.cluster.unplug(machine);
+            }
+            75..80 => self.cluster.plug_in(machine),
+            80..85 if self.plan.lossy => self.cluster.network.link(machine, other).cut = cut,
+            85..88 if self.plan.lossy => self.cluster.network.cut(machine, other, cut),
+            88..92 if self.plan.lossy => {
+                let loss = self.rng.below(501) as u32;
+                self.cluster.network.link(machine, other).loss = loss;
+            }
+            92..95 if self.plan.split_brain => self.cluster.lan.cut(machine, other, cut),
+            95..100 => self.replay(machine),
+            _ => {}
+        }
+    }
+
+    /// An attacker sends again what was recorded.
+    fn replay(&mut self, machine: usize) {
+        let recorded = &self.cluster.network.recorded;
+        if !recorded.is_empty() {
+            let frame = recorded[self.rng.index(recorded.len())].clone();
+            self.cluster.inject(machine, frame);
+        }
+    }
+
+    fn traffic(&mut self) {
+        let n4_in_pool6 = IpAddr::V6(Setup::new(1, 0).nat64.pool6.embed(N4));
+        let port = self.next_port;
+        let from = |addr: IpAddr| SocketAddr::new(addr, port);
+        self.next_port += 1;
+        let static_port = STATIC_PORTS[self.rng.index(STATIC_PORTS.len())].0;
+        let (six, four) = (IpAddr::from(N6), IpAddr::from(N4));
+        let remote = |port| SocketAddr::new(n4_in_pool6, port);
+        match self.rng.below(10) {
+            0..3 => {
+                self.cluster.on_host(Side::Six, |host, now| {
+                    host.connect(now, from(six), remote(TCP_PORT), PACE);
+                });
+            }
+            3 => {
+                let remote = SocketAddr::new(POOL4.into(), static_port);
+                self.cluster.on_host(Side::Four, |host, now| {
+                    host.connect(now, from(four), remote, PACE);
+                });
+            }
+            4 => {
+                self.cluster.on_host(Side::Six, |host, now| {
+                    host.open_udp(now, from(six), remote(UDP_PORT), PACE);
+                });
+            }
+            5 => {
+                let pace =
+                    Pace { interval: self.rng.within(&(millis(100)..=seconds(5))), chunk: 40 };
+                self.cluster.on_host(Side::Six, |host, now| {
+                    host.ping(now, six, n4_in_pool6, port, pace);
+                });
+            }
+            action => {
+                let side = if self.rng.chance(500) { Side::Six } else { Side::Four };
+                let open = self.cluster.host(side).tcp().iter();
+                let open = open.filter(|tcp| tcp.state() == State::Established);
+                let keys: Vec<_> = open.filter_map(|tcp| tcp.key).collect();
+                if !keys.is_empty() {
+                    let key = keys[self.rng.index(keys.len())];
+                    self.cluster.on_host(side, |host, now| match action {
+                        6 => host.abort(key),
+                        7 => host.close(now, key),
+                        _ => host.stop_requests(),
+                    });
+                }
+            }
+        }
+    }
+
+    fn start(&mut self, machine: usize) {
+        if !self.cluster.machines()[machine].runs() {
+            self.cut_off[machine] = !self.cluster.machines()[machine].plugged;
+            self.cluster.start(machine).expect("every plan is a valid configuration");
+        }
+    }
+
+    fn crash(&mut self, machine: usize) {
+        for (index, other) in self.cluster.machines().iter().enumerate() {
+            if index != machine && other.runs() {
+                let lasting = |key: &SessionKey| key.proto != Proto::Icmp;
+                let keys = self.cluster.table(index).into_keys().filter(lasting).collect();
+                self.told.push((index, other.boots, keys));
+            }
+        }
+        self.cluster.kill(machine);
+    }
+
+    fn heal(&mut self) {
+        self.cluster.packet_loss = 0;
+        self.cluster.network.links().for_each(|link| *link = Link::good());
+        self.cluster.lan.links().for_each(|link| *link = Link::good());
+        for machine in 0..self.plan.nodes {
+            self.cluster.plug_in(machine);
+            self.start(machine);
+        }
+    }
+
+    /// No more packets; time for the nodes to come to terms, and for pings' sessions to end.
+    fn silence(&mut self) {
+        self.cluster.packet_loss = 1000;
+        let hellos = 20 * u64::from(self.plan.hello_interval);
+        let pings = 2 * u64::from(self.plan.icmp_timeout);
+        self.run(millis(hellos.max(pings)) + seconds(5));
+    }
+
+    /// Lets time pass, and looks.
+    fn run(&mut self, time: Micros) {
+        let end = self.cluster.now() + time;
+        while self.cluster.now() < end && self.violations.is_empty() {
+            let look = if self.follow.is_some() { LOOK_CLOSELY } else { LOOK };
+            let until = end.min(self.cluster.now() - self.cluster.now() % look + look);
+            self.cluster.run_until(until);
+            self.several_masters |= self.cluster.current_masters().len() > 1;
+            if until.is_multiple_of(look) {
+                self.look();
+            }
+        }
+    }
+
+    fn look(&mut self) {
+        let machines = self.cluster.machines().iter().enumerate();
+        let sample: Sample = machines
+            .map(|(index, machine)| {
+                machine.runs().then(|| (machine.boots, self.cluster.table(index)))
+            })
+            .collect();
+        self.follow(&sample);
+        let keys = sample.iter().flatten().flat_map(|(_, table)| table.keys());
+        self.mappings.extend(keys.map(|key| (key.proto, key.src6, key.src4)));
+        self.check_removals(&sample);
+        self.check_size(&sample);
+        self.check_masters(&sample);
+        self.samples.push_back((self.cluster.now(), sample));
+        while self.samples.front().is_some_and(|(at, _)| at + NEWS < self.cluster.now()) {
+            self.samples.pop_front();
+        }
+    }
+
+    fn follow(&mut self, sample: &Sample) {
+        let Some(text) = &self.follow else { return };
+        let earlier = self.samples.back().map(|(_, sample)| sample);
+        for (machine, now) in sample.iter().enumerate() {
+            let then = earlier.and_then(|sample| sample[machine].as_ref());
+            let then = then.map(|(_, table)| table);
+            let keys = now.iter().map(|(_, table)| table).chain(then).flat_map(Table::keys);
+            let keys: BTreeSet<_> = keys.filter(|key| show(key).contains(text)).collect();
+            for key in keys {
+                let of = |table: Option<&Table>| {
+                    table.and_then(|table| table.get(key)).map(|r| (r.state, r.version))
+                };
+                let (then, now) = (of(then), of(now.as_ref().map(|(_, table)| table)));
+                if then != now {
+                    let text = format!("{}: {then:?} -> {now:?}", show(key));
+                    self.cluster.log.push(LogLine { at: self.cluster.now(), machine, text });
+                }
+            }
+        }
+    }
+
+    /// Invariant 5.
+    fn check_removals(&mut self, sample: &Sample) {
+        let mut wrong = Vec::new();
+        for (machine, (_, table)) in self.cluster.machines().iter().zip(sample).filter_map(present)
+        {
+            for (key, removed) in &machine.removals {
+                if let Some(record) = table.get(key).filter(|r| newer(*removed, r.version)) {
+                    wrong.push(format!(
+                        "{} was told that {} is removed at version {removed}, and has version {}",
+                        machine.name(),
+                        show(key),
+                        record.version
+                    ));
+                }
+            }
+        }
+        wrong.into_iter().for_each(|text| self.violation(&text));
+    }
+
+    /// Invariant 3, of tables.
+    fn check_size(&mut self, sample: &Sample) {
+        let most = Setup::new(1, 0).nat64.max_sessions as usize;
+        if sample.iter().flatten().any(|(_, table)| table.len() > most) {
+            self.violation("a table has more than max-sessions");
+        }
+    }
+
+    /// Invariant 4.
+    fn check_masters(&mut self, sample: &Sample) {
+        let new = self.cluster.masters[self.masters_seen..].to_vec();
+        self.masters_seen += new.len();
+        let Some((at, earlier)) = self.samples.front().cloned() else { return };
+        if self.plan.lossy || at + NEWS > self.cluster.now() + LOOK {
+            return;
+        }
+        for (_, machine) in new {
+            let Some((_, table)) = &sample[machine] else { continue };
+            let had = sample.iter().zip(&earlier).filter_map(|(now, then)| {
+                let (now, then) = (now.as_ref()?, then.as_ref()?);
+                // What a daemon had a second ago and still has; pings' sessions come and go.
+                let lasting = |key: &&SessionKey| key.proto != Proto::Icmp;
+                let kept = |key: &&SessionKey| now.0 == then.0 && now.1.contains_key(*key);
+                Some(then.1.keys().filter(lasting).filter(kept))
+            });
+            let lacking = had.flatten().find(|key| !table.contains_key(key));
+            if let Some(key) = lacking.map(show) {
+                let name = self.cluster.machines()[machine].name();
+                self.violation(&format!("{name} became MASTER and lacks {key}"));
+            }
+        }
+    }
+
+    /// Invariant 1.
+    fn check_equal(&mut self) {
+        let states = |table: Table| -> BTreeMap<SessionKey, Session> {
+            table.into_iter().map(|(key, record)| (key, record.state)).collect()
+        };
+        let first = states(self.cluster.table(0));
+        for machine in 0..self.plan.nodes {
+            let name = self.cluster.machines()[machine].name();
+            if !self.cluster.machines()[machine].ready() {
+                let why = self.cluster.machines()[machine].reason();
+                self.violation(&format!("{name} is not ready although all is well: {why}"));
+            }
+            let table = states(self.cluster.table(machine));
+            let lacks = first.iter().find(|(key, _)| !table.contains_key(key));
+            let has = table.iter().find(|(key, _)| !first.contains_key(key));
+            let other = table
+                .iter()
+                .find(|(key, state)| first.get(key).is_some_and(|in_first| in_first != *state));
+            if let Some((key, state)) = lacks {
+                self.violation(&format!("{name} lacks {} {state:?}, which J has", show(key)));
+            }
+            if let Some((key, state)) = has {
+                self.violation(&format!("{name} has {} {state:?}, which J lacks", show(key)));
+            }
+            if let Some((key, state)) = other {
+                let in_first = first.get(key);
+                self.violation(&format!("{name} has {} {state:?}, J {in_first:?}", show(key)));
+            }
+        }
+    }
+
+    /// Invariant 2. Nodes that were MASTER without hearing of each other may have given a flow two
+    /// ports, or two flows the same: one has to go.
+    fn check_told(&mut self) {
+        let apart = self.several_masters || self.plan.lossy;
+        for (machine, boots, keys) in std::mem::take(&mut self.told) {
+            if self.cluster.machines()[machine].boots != boots {
+                continue;
+            }
+            let table = self.cluster.table(machine);
+            let gone = keys.iter().filter(|key| !table.contains_key(key));
+            let collides = |key: &SessionKey| {
+                table
+                    .keys()
+                    .any(|k| k.proto == key.proto && (k.src4 == key.src4) != (k.src6 == key.src6))
+            };
+            let lost = gone.filter(|key| !(apart && collides(key)));
+            if let Some(key) = lost.map(show).next() {
+                let name = self.cluster.machines()[machine].name();
+                self.violation(&format!("{name} lost {key}, which it had at a crash"));
+            }
+        }
+    }
+
+    /// Invariant 3, of the network.
+    fn check_quiet(&mut self) {
+        let before = self.cluster.network.traffic.sent;
+        let hellos = 10;
+        self.run(millis(hellos * u64::from(self.plan.hello_interval)));
+        let sent = self.cluster.network.traffic.sent - before;
+        // HELLOs, and a few for sessions that happen to need a refresh.
+        let most = (hellos + 5) * self.plan.nodes as u64;
+        if sent > most {
+            self.violation(&format!("{sent} frames in {hellos} intervals of quiet"));
+        }
+    }
+
+    /// Invariant 3, of time: a copy lives a quarter longer than its original, and an established
+    /// TCP session has a transitory time behind its own.
+    fn check_drained(&mut self) {
+        let global = &self.plan.setup(0).nat64.global;
+        let longest =
+            u64::from(global.tcp_est_timeout) * 3 / 2 + u64::from(global.tcp_trans_timeout) * 2;
+        self.cluster.run_for(millis(longest));
+        for machine in 0..self.plan.nodes {
+            let left = self.cluster.table(machine).len();
+            if left > 0 {
+                let name = self.cluster.machines()[machine].name();
+                self.violation(&format!("{name} still has {left} sessions whose time is over"));
+            }
+        }
+    }
+
+    /// Invariant 6.
+    fn check_hosts(&mut self) {
+        for side in [Side::Six, Side::Four] {
+            let host = self.cluster.host(side);
+            let malformed = host.oddities.malformed;
+            let corrupt: u64 = host.tcp().iter().map(|tcp| tcp.corrupt).sum::<u64>()
+                + host.requests().iter().map(|flow| flow.corrupt).sum::<u64>();
+            if malformed + corrupt > 0 {
+                let text =
+                    format!("{side:?}: {malformed} malformed packets, {corrupt} wrong bytes");
+                self.violation(&text);
+            }
+        }
+    }
+
+    fn violation(&mut self, text: &str) {
+        self.violations.push(format!("{} us: {text}", self.cluster.now()));
+    }
+}
+
+fn show(key: &SessionKey) -> String {
+    format!("{} {} {} {}", key.proto, key.src6, key.src4, key.dst4)
+}
+
+fn present<A, B>((a, b): (A, &Option<B>)) -> Option<(A, &B)> {
+    Some((a, b.as_ref()?))
+}
