@@ -353,6 +353,35 @@ fn static_entries_prevail() {
     assert_eq!(table.bib_count(), 1);
 }
 
+/// Two nodes that were alone gave a flow two masks: of those one prevails, whoever hears first.
+#[test]
+fn mappings_made_while_nobody_listened_are_ordered_too() {
+    let dst = dst4(Proto::Udp, 1, 0);
+    let mut tables = [5000, 5001].map(|port| {
+        let mut table = table(4);
+        // The clocks of versions differ: one has seen a session end.
+        if port == 5001 {
+            table.learn(Time::ZERO, &told(2, 5002, 7));
+            table.unlearn(&told(2, 5002, 0).key, 8);
+        }
+        let mask = Endpoint4 { addr: Ipv4Addr::new(192, 0, 2, 1), port };
+        let slot = table.create_bib(Proto::Udp, src6(1), mask, false).unwrap();
+        table
+            .create_session(Time::ZERO, slot, dst.addr.to_bits(), dst.port, State::Established)
+            .unwrap();
+        table
+    });
+    let told = tables.each_ref().map(|table| {
+        let mut records = Vec::new();
+        table.scan(Time::ZERO, 0, 100, &mut |record| records.push(record));
+        records[0]
+    });
+    tables[0].learn(Time::ZERO, &told[1]);
+    tables[1].learn(Time::ZERO, &told[0]);
+    assert_eq!(records(&tables[0], Time::ZERO), records(&tables[1], Time::ZERO));
+    assert_eq!(tables[0].session_count(), 1);
+}
+
 /// The removal that a peer tells of doesn't end what was refreshed meanwhile.
 #[test]
 fn a_refresh_prevails_over_a_concurrent_removal() {
