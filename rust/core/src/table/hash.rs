@@ -6,6 +6,7 @@ use sha2::{Digest, Sha256};
 #[derive(Clone)]
 pub struct Keys {
     fold: [u64; 4],
+    address: [u64; 4],
     sip: [u64; 2],
 }
 
@@ -16,9 +17,9 @@ impl core::fmt::Debug for Keys {
 }
 
 impl Keys {
-    /// Derives the keys. Two nodes with one secret choose the same ports for the same flows.
+    /// Derives the keys. That of [`Keys::address_hash`] depends on nothing: all nodes have it.
     pub fn new(secret: &[u8; 32]) -> Self {
-        let words = |label: &[u8]| {
+        let words = |label: &[u8], secret: &[u8]| {
             let digest = Sha256::new().chain_update(label).chain_update(secret).finalize();
             let mut words = [0u64; 4];
             for (word, bytes) in words.iter_mut().zip(digest.chunks_exact(8)) {
@@ -26,23 +27,38 @@ impl Keys {
             }
             words
         };
-        let [sip0, sip1, ..] = words(b"jsync port choice");
-        Self { fold: words(b"jsync index"), sip: [sip0, sip1] }
+        let [sip0, sip1, ..] = words(b"jsync port choice", secret);
+        Self {
+            fold: words(b"jsync index", secret),
+            address: words(b"jsync address choice", b""),
+            sip: [sip0, sip1],
+        }
     }
 
-    /// Hash of a 128-bit value with a qualifier, for an index: whoever lacks the key can't choose
-    /// values that collide. Two multiplications folded to 64 bits; the upper half is the tag.
+    /// Hash of a 128-bit value with a qualifier for an index: whoever lacks the key can't choose
+    /// values that collide.
     #[inline]
     pub fn tag(&self, value: u128, qualifier: u64) -> u32 {
-        let [k0, k1, k2, k3] = self.fold;
-        let mixed = fold((value >> 64) as u64 ^ k0, value as u64 ^ k1);
-        (fold(mixed ^ qualifier ^ k2, k3 | 1) >> 32) as u32
+        (mix(&self.fold, value, qualifier) >> 32) as u32
+    }
+
+    /// Hash of an IPv6 address that decides which address of pool4 it gets: the same on every
+    /// node, so that a node that takes over keeps its IPv6 nodes to their addresses.
+    pub fn address_hash(&self, src6: u128) -> u64 {
+        mix(&self.address, src6, 0)
     }
 
     /// SipHash-2-4 of words: the pseudorandom function F of RFC 6056 §3.3.3.
     pub fn prf(&self, words: &[u64]) -> u64 {
         sip24(self.sip, words)
     }
+}
+
+/// Two multiplications folded to 64 bits.
+#[inline]
+fn mix(&[k0, k1, k2, k3]: &[u64; 4], value: u128, qualifier: u64) -> u64 {
+    let mixed = fold((value >> 64) as u64 ^ k0, value as u64 ^ k1);
+    fold(mixed ^ qualifier ^ k2, k3 | 1)
 }
 
 #[inline]
@@ -107,5 +123,7 @@ mod tests {
         assert_ne!(tag, a.tag(7, 10));
         assert_ne!(tag, b.tag(7, 9));
         assert_ne!(a.prf(&[1]), b.prf(&[1]));
+        assert_eq!(a.address_hash(7), b.address_hash(7), "nodes agree");
+        assert_ne!(a.address_hash(7), a.address_hash(8));
     }
 }

@@ -312,7 +312,7 @@ impl Table {
         f_args: u8,
     ) -> Option<Endpoint4> {
         let (high, low) = ((src6 >> 64) as u64, src6 as u64);
-        let node = self.keys.prf(&[high, low]);
+        let node = self.keys.address_hash(src6);
         let pick = |bit: u8, value: u64| if f_args & bit != 0 { value } else { 0 };
         let f = self.keys.prf(&[
             pick(8, high),

@@ -51,6 +51,8 @@ struct Group {
 pub struct Pool4 {
     keys: Keys,
     addresses: Vec<u32>,
+    /// Whether there is no gap between the addresses.
+    is_contiguous: bool,
     by_address: Index,
     /// Distinct lists of sorted, disjoint ranges; the first is empty.
     ranges: Vec<Vec<PortRange>>,
@@ -75,7 +77,11 @@ impl Pool4 {
         for (n, &address) in addresses.iter().enumerate() {
             by_address.insert(keys.tag(u128::from(address), 0), n as u32);
         }
+        let span = |first: &u32| addresses[addresses.len() - 1] - first;
         let mut pool = Self {
+            is_contiguous: addresses
+                .first()
+                .is_none_or(|a| span(a) as usize + 1 == addresses.len()),
             keys: keys.clone(),
             by_address,
             ranges: alloc::vec![Vec::new()],
@@ -115,12 +121,18 @@ impl Pool4 {
 
     #[inline]
     fn space(&self, proto: Proto, address: u32) -> Option<usize> {
-        let found = match self.addresses[..] {
-            [only] => (only == address).then_some(0),
-            _ => self.by_address.find(self.keys.tag(u128::from(address), 0), |n| {
-                self.addresses[n as usize] == address
-            }),
-        };
+        // Nearly every pool is one prefix, whose addresses need no hash.
+        let first = *self.addresses.first()?;
+        let ahead = address.wrapping_sub(first) as usize;
+        if self.addresses.get(ahead) == Some(&address) {
+            return Some(ahead * 3 + proto as usize);
+        }
+        if self.is_contiguous {
+            return None;
+        }
+        let found = self
+            .by_address
+            .find(self.keys.tag(u128::from(address), 0), |n| self.addresses[n as usize] == address);
         found.map(|n| n as usize * 3 + proto as usize)
     }
 
@@ -328,6 +340,32 @@ mod tests {
 
     fn addr(text: &str) -> u32 {
         text.parse::<Ipv4Addr>().unwrap().to_bits()
+    }
+
+    #[test]
+    fn finds_addresses_with_and_without_gaps() {
+        let gaps = ["192.0.2.9", "192.0.2.0/30", "10.0.0.0/31", "255.255.255.255"];
+        for prefixes in [&gaps[1..2], &gaps[..]] {
+            let entries: Vec<_> = prefixes.iter().map(|p| entry(p, "7-8", None)).collect();
+            let pool = pool(&entries);
+            for address in [
+                "9.255.255.255",
+                "10.0.0.0",
+                "10.0.0.1",
+                "10.0.0.2",
+                "192.0.1.255",
+                "192.0.2.0",
+                "192.0.2.3",
+                "192.0.2.4",
+                "192.0.2.9",
+                "255.255.255.255",
+                "0.0.0.0",
+            ] {
+                let expected = entries.iter().any(|e| e.prefix.contains(address.parse().unwrap()));
+                assert_eq!(pool.contains(Proto::Udp, addr(address), 7), expected, "{address}");
+            }
+        }
+        assert!(!pool(&[]).contains(Proto::Udp, 0, 7));
     }
 
     #[test]
