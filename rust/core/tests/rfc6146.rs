@@ -481,6 +481,26 @@ fn sessions_end_when_their_traffic_does() {
     assert_eq!(nat64.poll_timeout(), None);
 }
 
+/// Deadlines are 32 bits wide; nothing happens when they pass zero.
+#[test]
+fn lifetimes_cross_the_end_of_32_bits() {
+    let start = Time::from_millis((1 << 32) - 100_000);
+    let mut nat64 = nat("");
+    established(&mut nat64, start);
+    forward(&mut nat64, start, &from6(udp(5000, 53)));
+    let mut lifetimes: Vec<_> = sessions(&nat64, start).iter().map(|s| s.lifetime_ms).collect();
+    lifetimes.sort_unstable();
+    assert_eq!(lifetimes, [300_000, 7_200_000]);
+    run_timers(&mut nat64, start + 299_000);
+    assert_eq!(nat64.session_count(), 2);
+    run_timers(&mut nat64, start + 300_256);
+    assert_eq!(nat64.session_count(), 1);
+    forward(&mut nat64, start + 300_256, &from6(tcp(4000, 80, ACK)));
+    assert_eq!(sessions(&nat64, start + 300_256)[0].lifetime_ms, 7_200_000);
+    run_timers(&mut nat64, start + 7_400_000);
+    assert_eq!(sessions(&nat64, start + 7_400_000)[0].state, State::Established);
+}
+
 /// A packet that would not leave changes no session, and its sender is told.
 #[test]
 fn an_expired_hop_limit_makes_no_session() {

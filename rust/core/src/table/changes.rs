@@ -21,6 +21,13 @@ pub struct Changes {
 }
 
 impl Changes {
+    /// Collects changes from now on. Room for every session is reserved, so that a peer that
+    /// doesn't listen for a while makes no pause for growth.
+    pub fn begin(&mut self, max_sessions: u32) {
+        self.tracked = true;
+        self.dirty.reserve(max_sessions as usize);
+    }
+
     /// Forgets everything.
     pub fn clear(&mut self, arena: &mut Arena) {
         self.removed.clear();

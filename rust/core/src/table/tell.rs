@@ -22,8 +22,10 @@ impl Table {
 
     /// Whether changes are collected for peers.
     pub fn track_changes(&mut self, on: bool) {
-        self.changes.tracked = on;
-        if !on {
+        if on {
+            self.changes.begin(self.max_sessions);
+        } else {
+            self.changes.tracked = false;
             self.changes.clear(&mut self.arena);
         }
     }
