@@ -5,13 +5,15 @@ Each runs as the first process of a lab of its own, and has failed if it raises.
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from jsync.lab import isolation
 from jsync.lab.cluster import Cluster, status
 from jsync.lab.load import Load
 from jsync.lab.network import MACHINES, NAT64S, Network
+
+Scene = Callable[[Network, Cluster], None]
 
 
 def cut_off(network: Network, name: str) -> None:
@@ -120,6 +122,52 @@ def who_was_cut_off_learns_before_it_takes_over(network: Network, cluster: Clust
     assert sessions["J"] == sessions["K"] == sessions["L"]
 
 
+def flows_survive(network: Network, cluster: Cluster) -> None:
+    """J dies under load, returns and takes over, and every flow goes on."""
+    for name in NAT64S:
+        cluster.start(name)
+    cluster.wait_primary("J")
+    load = Load(network)
+    load.start()
+    time.sleep(1.0)
+    for heir, act in (("K", cluster.kill_daemon), ("J", cluster.start_daemon)):
+        since = act("J")
+        takeover = cluster.wait_master(heir, since).time
+        deadline = takeover + 10.0
+        while broken := [flow for flow in load.flows() if not flow.alive(takeover)]:
+            assert time.monotonic() < deadline, broken
+            time.sleep(0.1)
+    load.finish()
+    assert [flow for flow in load.wait_complete(10.0) if not flow.complete] == []
+
+
+PRIVATE = {"tcp 4": "10.0.0.{}", "tcp 6": "fd00:10::{}"}
+NUMBERS = {"J": 4, "K": 5, "L": 6}
+
+
+def transport_of(name: str, transport: str) -> str:
+    """What a node's section [sync] says of the way to its peers."""
+    if transport == "multicast 6":
+        return 'group = "ff08::db8:64:64"\ninterface = "priv"'
+    own = {node: PRIVATE[transport].format(number) for node, number in NUMBERS.items()}
+    peers = [address for node, address in own.items() if node != name]
+    return f'transport = "tcp"\nlisten = "{own[name]}"\npeers = {peers}'
+
+
+def flows_survive_with_sessions_over(transport: str) -> Scene:
+    """The same, but the sessions take another way."""
+
+    def scene(network: Network, cluster: Cluster) -> None:
+        for name in NAT64S:
+            path = MACHINES[name].run / "jsync.toml"
+            lines = transport_of(name, transport)
+            path.write_text(path.read_text().replace('interface = "priv"', lines))
+        flows_survive(network, cluster)
+
+    scene.__name__ = f"flows_survive_with_sessions_over_{transport.replace(' ', '')}"
+    return scene
+
+
 def orderly_end_hands_over(network: Network, cluster: Cluster) -> None:
     """SIGTERM: the addresses go first, nothing of the daemon stays on the host."""
     for name in NAT64S:
@@ -142,6 +190,7 @@ SCENARIOS = {
         death_is_noticed_at_once_while_links_flap,
         who_was_cut_off_learns_before_it_takes_over,
         orderly_end_hands_over,
+        *map(flows_survive_with_sessions_over, ("multicast 6", "tcp 4", "tcp 6")),
     )
 }
 
