@@ -220,15 +220,14 @@ impl Nat64 {
     /// A packet of a session that exists.
     #[inline]
     fn update(&mut self, now: Time, id: SessionId, proto: Proto, side: Side, event: Event) {
+        if proto != Proto::Tcp {
+            let lifetime = self.table.timeouts().of(proto, State::Established);
+            self.table.refresh(now, id, lifetime);
+            return;
+        }
         let before = self.table.session(id).state();
-        let state = if proto == Proto::Tcp {
-            match next(before, side, event, self.config.global.handle_rst_during_fin_rcv) {
-                Step::Stay => return,
-                Step::To(state) => state,
-            }
-        } else {
-            before
-        };
+        let handle_rst = self.config.global.handle_rst_during_fin_rcv;
+        let Step::To(state) = next(before, side, event, handle_rst) else { return };
         let lifetime = self.table.timeouts().of(proto, state);
         if state == before {
             self.table.refresh(now, id, lifetime);
