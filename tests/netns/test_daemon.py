@@ -412,7 +412,7 @@ def test_sighup_makes_what_can_be_made_and_says_what_needs_a_restart(net: Networ
     daemon.popen.send_signal(signal.SIGHUP)
     daemon.wait_for("message=reloaded")
     assert "section=node" in daemon.log
-    assert "udp-timeout                    0:10:00" in j.jsync("global", "display").stdout
+    assert "udp-timeout,0:10:00" in j.jsync("global", "display", "--csv").stdout.splitlines()
     path.write_text("[")
     daemon.popen.send_signal(signal.SIGHUP)
     daemon.wait_for("left as it was")
