@@ -410,3 +410,36 @@ fn refreshes_are_told_once_a_quarter() {
     }
     assert!((40..=41).contains(&told), "3000 s are 40 quarters of 300 s: {told}");
 }
+
+/// RFC 6056 §3.3.3: flows that agree in the fields that `f-args` names get successive ports;
+/// others begin elsewhere.
+#[test]
+fn f_args_name_the_fields_that_choose_the_port() {
+    let entry = Pool4Entry {
+        protocol: None,
+        prefix: "192.0.2.1".parse().unwrap(),
+        ports: "1024-65535".parse().unwrap(),
+    };
+    let timeouts = Timeouts::from(&Globals::default());
+    let base = (1u128 << 64 | 7, 4000u16, dst4(Proto::Udp, 1, 0));
+    let other_host = Endpoint4 { addr: Ipv4Addr::new(203, 0, 113, 9), ..base.2 };
+    let other_port = Endpoint4 { port: 81, ..base.2 };
+    let variants = [
+        (8, (base.0 + 1, base.1, base.2)),
+        (4, (base.0, base.1 + 2, base.2)),
+        (2, (base.0, base.1, other_host)),
+        (1, (base.0, base.1, other_port)),
+    ];
+    for f_args in 0..16u8 {
+        for (bit, (src6, port, dst)) in variants {
+            let mut table = Table::new(10, &[entry], timeouts, &[3; 32]);
+            let mut choose = |src6, port, dst| {
+                table.choose_mask(Proto::Udp, src6, port, dst, f_args).unwrap().port
+            };
+            let first = choose(base.0, base.1, base.2);
+            assert_eq!(choose(base.0, base.1, base.2), first + 2, "the next of its parity");
+            let other = choose(src6, port, dst);
+            assert_eq!(other == first + 4, f_args & bit == 0, "f-args {f_args}, field {bit}");
+        }
+    }
+}
