@@ -157,8 +157,8 @@ pub struct Cluster {
     pub log: Vec<LogLine>,
     /// What must never happen and did.
     pub violations: Vec<String>,
-    /// Who became MASTER, and when.
-    pub masters: Vec<(Micros, usize)>,
+    /// Who became MASTER, and the sessions that it had.
+    pub takeovers: Vec<(usize, Table)>,
     now: Micros,
     agenda: Agenda<Event>,
     machines: Vec<Machine>,
@@ -200,7 +200,7 @@ impl Cluster {
             packet_loss: 0,
             log: Vec::new(),
             violations: Vec::new(),
-            masters: Vec::new(),
+            takeovers: Vec::new(),
             now: 0,
             agenda,
             machines,
@@ -426,6 +426,9 @@ impl Cluster {
         if let Some(at) = self.machines[machine].plan_timeout(self.now) {
             self.agenda.plan(at, Event::Node(machine));
         }
+        if self.machines[machine].role() != Role::Fault && !self.machines[machine].able() {
+            self.update_router(machine);
+        }
     }
 
     fn update_router(&mut self, machine: usize) {
@@ -456,7 +459,7 @@ impl Cluster {
         if before != after {
             self.note(index, format!("is {after:?}"));
             if after == Role::Master {
-                self.masters.push((self.now, index));
+                self.takeovers.push((index, self.table(index)));
                 if !ready {
                     self.violation(index, &format!("became MASTER while {why}"));
                 }

@@ -175,9 +175,10 @@ impl Machine {
         self.checked = self.ready();
     }
 
-    /// Whether keepalived finds all that it tracks: links, the TUN's carrier, and the last check.
+    /// Whether keepalived finds all that it tracks: links, the TUN's carrier, which is there while
+    /// the node is ready, and the last check.
     pub(crate) fn able(&self) -> bool {
-        self.plugged && self.runs() && self.checked
+        self.plugged && self.ready() && self.checked
     }
 
     pub(crate) fn handle_advert(&mut self, now: Micros, id: u16, priority: u8, say: &mut Vec<Say>) {

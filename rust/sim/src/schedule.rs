@@ -130,9 +130,7 @@ pub fn play(seed: u64, follow: Option<&str>) -> Outcome {
         rng,
         samples: VecDeque::new(),
         told: Vec::new(),
-        masters_seen: 0,
         several_masters: false,
-        cut_off: vec![false; setup.nodes],
         next_port: 20_000,
         violations: Vec::new(),
         mappings: BTreeSet::new(),
@@ -144,8 +142,18 @@ pub fn play(seed: u64, follow: Option<&str>) -> Outcome {
     Outcome { plan: text, violations, log: player.cluster.log }
 }
 
-/// The tables at a moment, of the daemons that ran, with the number of their start.
-type Sample = Vec<Option<(u32, Table)>>;
+/// The daemons that ran at a moment.
+type Sample = Vec<Option<Seen>>;
+
+/// A daemon at a moment.
+#[derive(Clone)]
+struct Seen {
+    /// The number of its start.
+    boots: u32,
+    /// Whether others could hear it.
+    plugged: bool,
+    table: Table,
+}
 
 /// An IPv6 node's transport address and its mask.
 type Mapping = (Proto, Endpoint6, Endpoint4);
@@ -157,10 +165,7 @@ struct Player {
     samples: VecDeque<(Micros, Sample)>,
     /// What machines had when another one crashed: machine, number of its start, sessions.
     told: Vec<(usize, u32, Vec<SessionKey>)>,
-    masters_seen: usize,
     several_masters: bool,
-    /// Machines that were unplugged since their daemon started: they may not know what they missed.
-    cut_off: Vec<bool>,
     next_port: u16,
     violations: Vec<String>,
     /// Every mapping that was seen in any table.
@@ -214,10 +219,7 @@ impl Player {
             55..60 if self.plan.crashes && runs => self.crash(machine),
             60..62 if self.plan.crashes && runs => self.cluster.stop(machine),
             55..72 => self.start(machine),
-            72..75 if self.plan.lossy => {
-                self.cut_off[machine] = true;
-                self.cluster.unplug(machine);
-            }
+            72..75 if self.plan.crashes => self.cluster.unplug(machine),
             75..80 => self.cluster.plug_in(machine),
             80..85 if self.plan.lossy => self.cluster.network.link(machine, other).cut = cut,
             85..88 if self.plan.lossy => self.cluster.network.cut(machine, other, cut),
@@ -291,7 +293,6 @@ impl Player {
 
     fn start(&mut self, machine: usize) {
         if !self.cluster.machines()[machine].runs() {
-            self.cut_off[machine] = !self.cluster.machines()[machine].plugged;
             self.cluster.start(machine).expect("every plan is a valid configuration");
         }
     }
@@ -343,11 +344,12 @@ impl Player {
         let machines = self.cluster.machines().iter().enumerate();
         let sample: Sample = machines
             .map(|(index, machine)| {
-                machine.runs().then(|| (machine.boots, self.cluster.table(index)))
+                let (boots, plugged) = (machine.boots, machine.plugged);
+                machine.runs().then(|| Seen { boots, plugged, table: self.cluster.table(index) })
             })
             .collect();
         self.follow(&sample);
-        let keys = sample.iter().flatten().flat_map(|(_, table)| table.keys());
+        let keys = sample.iter().flatten().flat_map(|seen| seen.table.keys());
         self.mappings.extend(keys.map(|key| (key.proto, key.src6, key.src4)));
         self.check_removals(&sample);
         self.check_size(&sample);
@@ -363,14 +365,14 @@ impl Player {
         let earlier = self.samples.back().map(|(_, sample)| sample);
         for (machine, now) in sample.iter().enumerate() {
             let then = earlier.and_then(|sample| sample[machine].as_ref());
-            let then = then.map(|(_, table)| table);
-            let keys = now.iter().map(|(_, table)| table).chain(then).flat_map(Table::keys);
+            let then = then.map(|seen| &seen.table);
+            let keys = now.iter().map(|seen| &seen.table).chain(then).flat_map(Table::keys);
             let keys: BTreeSet<_> = keys.filter(|key| show(key).contains(text)).collect();
             for key in keys {
                 let of = |table: Option<&Table>| {
                     table.and_then(|table| table.get(key)).map(|r| (r.state, r.version))
                 };
-                let (then, now) = (of(then), of(now.as_ref().map(|(_, table)| table)));
+                let (then, now) = (of(then), of(now.as_ref().map(|seen| &seen.table)));
                 if then != now {
                     let text = format!("{}: {then:?} -> {now:?}", show(key));
                     self.cluster.log.push(LogLine { at: self.cluster.now(), machine, text });
@@ -382,7 +384,8 @@ impl Player {
     /// Invariant 5.
     fn check_removals(&mut self, sample: &Sample) {
         let mut wrong = Vec::new();
-        for (machine, (_, table)) in self.cluster.machines().iter().zip(sample).filter_map(present)
+        for (machine, Seen { table, .. }) in
+            self.cluster.machines().iter().zip(sample).filter_map(present)
         {
             for (key, removed) in &machine.removals {
                 if let Some(record) = table.get(key).filter(|r| newer(*removed, r.version)) {
@@ -401,27 +404,29 @@ impl Player {
     /// Invariant 3, of tables.
     fn check_size(&mut self, sample: &Sample) {
         let most = Setup::new(1, 0).nat64.max_sessions as usize;
-        if sample.iter().flatten().any(|(_, table)| table.len() > most) {
+        if sample.iter().flatten().any(|seen| seen.table.len() > most) {
             self.violation("a table has more than max-sessions");
         }
     }
 
     /// Invariant 4.
     fn check_masters(&mut self, sample: &Sample) {
-        let new = self.cluster.masters[self.masters_seen..].to_vec();
-        self.masters_seen += new.len();
+        let new = std::mem::take(&mut self.cluster.takeovers);
         let Some((at, earlier)) = self.samples.front().cloned() else { return };
         if self.plan.lossy || at + NEWS > self.cluster.now() + LOOK {
             return;
         }
-        for (_, machine) in new {
-            let Some((_, table)) = &sample[machine] else { continue };
+        for (machine, table) in new {
             let had = sample.iter().zip(&earlier).filter_map(|(now, then)| {
                 let (now, then) = (now.as_ref()?, then.as_ref()?);
-                // What a daemon had a second ago and still has; pings' sessions come and go.
+                // What a daemon had a second ago and still has, if others could hear of it; pings'
+                // sessions come and go.
+                if !(now.plugged && then.plugged && now.boots == then.boots) {
+                    return None;
+                }
                 let lasting = |key: &&SessionKey| key.proto != Proto::Icmp;
-                let kept = |key: &&SessionKey| now.0 == then.0 && now.1.contains_key(*key);
-                Some(then.1.keys().filter(lasting).filter(kept))
+                let kept = |key: &&SessionKey| now.table.contains_key(*key);
+                Some(then.table.keys().filter(lasting).filter(kept))
             });
             let lacking = had.flatten().find(|key| !table.contains_key(key));
             if let Some(key) = lacking.map(show) {

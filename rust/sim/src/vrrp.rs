@@ -1,10 +1,14 @@
 //! VRRP as keepalived plays it (RFC 9568 §6.4, with its FAULT state): who has the virtual
-//! addresses. Preemption is on.
+//! addresses. Preemption is on, after `preempt_delay`.
 
 use crate::clock::{Micros, millis};
 
 /// Time between two adverts of a MASTER.
 pub const ADVERT_INTERVAL: Micros = millis(100);
+
+/// How long a router watches a MASTER of lower priority before it takes over, as generated
+/// configurations have it.
+pub const PREEMPT_DELAY: Micros = millis(2000);
 
 /// What a router is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,13 +37,15 @@ pub struct Router {
     priority: u8,
     role: Role,
     timer: Option<Micros>,
+    /// When the MASTER of lower priority, which it hears, has had its time.
+    preempt_at: Option<Micros>,
 }
 
 impl Router {
     /// A router that takes no part yet. Of two with equal priority the one with the higher `id`
     /// wins, as the higher address does.
     pub fn new(id: u16, priority: u8) -> Self {
-        Self { id, priority, role: Role::Fault, timer: None }
+        Self { id, priority, role: Role::Fault, timer: None, preempt_at: None }
     }
 
     /// What it is.
@@ -75,8 +81,15 @@ impl Router {
         match self.role {
             Role::Fault => {}
             Role::Backup if priority == 0 => self.timer = Some(now + self.skew()),
-            Role::Backup if priority >= self.priority => self.wait(now),
-            Role::Backup => {}
+            Role::Backup if priority >= self.priority => {
+                self.preempt_at = None;
+                self.wait(now);
+            }
+            Role::Backup => {
+                if now < *self.preempt_at.get_or_insert(now + PREEMPT_DELAY) {
+                    self.wait(now);
+                }
+            }
             Role::Master if priority == 0 => say.push(Say::Advert(self.priority)),
             Role::Master if (priority, id) > (self.priority, self.id) => self.wait(now),
             // Two were MASTER: the hosts may have believed the other.
@@ -92,6 +105,7 @@ impl Router {
         say.push(Say::Advert(self.priority));
         if self.role == Role::Backup {
             self.role = Role::Master;
+            self.preempt_at = None;
             say.push(Say::Here);
         }
         self.timer = Some(now + ADVERT_INTERVAL);
@@ -105,6 +119,7 @@ impl Router {
     fn fail(&mut self) {
         self.role = Role::Fault;
         self.timer = None;
+        self.preempt_at = None;
     }
 
     fn skew(&self) -> Micros {
@@ -156,16 +171,21 @@ mod tests {
         let mut backup = able(1, 200);
         backup.handle_advert(millis(300), 2, 200, &mut Vec::new());
         assert!(backup.poll_timeout().unwrap() > millis(600), "an equal one is heard");
-        backup.handle_advert(millis(500), 3, 100, &mut Vec::new());
-        assert!(backup.poll_timeout().unwrap() < millis(700), "a lower one is not");
+        let mut now = millis(500);
+        while backup.poll_timeout().unwrap() > now + millis(100) {
+            now += millis(100);
+            backup.handle_advert(now, 3, 100, &mut Vec::new());
+        }
+        // It was heard for two seconds, from 600 ms on, and the last one that counted at 2500.
+        assert_eq!(now, millis(2800), "a lower one is heard for a while");
         due(&mut backup);
         let mut say = Vec::new();
-        backup.handle_advert(millis(900), 3, 100, &mut say);
+        backup.handle_advert(millis(2900), 3, 100, &mut say);
         assert_eq!(
             (backup.role(), say.as_slice()),
             (Role::Master, &[Say::Advert(200), Say::Here][..])
         );
-        backup.handle_advert(millis(900), 2, 200, &mut say);
+        backup.handle_advert(millis(2900), 2, 200, &mut say);
         assert_eq!(backup.role(), Role::Backup, "of equals the higher address wins");
     }
 

@@ -22,7 +22,7 @@ fn running(setup: &Setup) -> Cluster {
     cluster.start_all().unwrap();
     let all_in = |c: &Cluster| c.machines().iter().all(|m| m.role() != Role::Fault);
     assert!(cluster.wait(seconds(10), all_in), "not all are ready");
-    assert!(cluster.wait(seconds(2), |c| c.current_masters() == [0]), "J isn't MASTER");
+    assert!(cluster.wait(seconds(5), |c| c.current_masters() == [0]), "J isn't MASTER");
     cluster
 }
 
@@ -293,4 +293,21 @@ fn sessions_end_everywhere_when_their_time_is_over() {
     assert_eq!([1, 2].map(|machine| cluster.table(machine).len()), [20, 20]);
     cluster.run_for(seconds(80));
     assert_eq!([1, 2].map(|machine| cluster.table(machine).len()), [0, 0]);
+}
+
+#[test]
+fn who_was_cut_off_learns_what_it_has_missed_before_it_takes_over() {
+    for seed in 0..10 {
+        let setup = Setup::new(2, seed);
+        let mut cluster = running(&setup);
+        cluster.unplug(0);
+        assert!(cluster.wait(seconds(2), |c| c.current_masters() == [1]));
+        cluster.run_for(seconds(2) + seed * millis(37));
+        open_udp(&mut cluster, &setup, 20_000, 50, SLOW);
+        cluster.run_for(seconds(1));
+        assert_eq!([0, 1].map(|machine| cluster.table(machine).len()), [0, 50]);
+        cluster.plug_in(0);
+        assert!(cluster.wait(seconds(5), |c| c.current_masters() == [0]));
+        assert_equal(&cluster, 50);
+    }
 }
