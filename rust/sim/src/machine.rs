@@ -51,8 +51,6 @@ struct Daemon {
 pub struct Machine {
     /// Whether its cables are in.
     pub plugged: bool,
-    /// Packets that reached it while it had no translator to take them: lost, and never answered.
-    pub blackholed: u64,
     /// How often its daemon has started.
     pub boots: u32,
     /// Removals that its daemon was told of and accepted, with their versions.
@@ -78,7 +76,6 @@ impl Machine {
         let priority = 250u8.saturating_sub(25 * index as u8);
         Self {
             plugged: true,
-            blackholed: 0,
             boots: 0,
             removals: BTreeMap::new(),
             id,
@@ -187,10 +184,10 @@ impl Machine {
         }
     }
 
-    /// Takes a packet that a host sent to the virtual addresses.
+    /// Takes a packet that a host sent to the virtual addresses. Where there is no translator to
+    /// take it, it is lost: blackhole routes keep the machine's own stack from answering.
     pub(crate) fn handle_packet(&mut self, now: Micros, bytes: &[u8], outbox: &mut Outbox) {
         if !self.plugged || self.role() != Role::Master || !self.runs() {
-            self.blackholed += 1;
             return;
         }
         let mut buf = vec![0; HEADROOM];

@@ -8,8 +8,9 @@
 //! 2. A session that a node has when another one crashes stays in that node's table.
 //! 3. All is bounded: what a node says at once, the size of its frames, its table; a quiet network
 //!    is quiet. Sessions whose time is over are gone everywhere.
-//! 4. Nobody becomes MASTER who isn't ready; with a network that loses nothing, nobody becomes
-//!    MASTER who lacks a session that a running node had a second ago.
+//! 4. Nobody becomes MASTER who isn't ready; with networks that lose nothing, nobody becomes
+//!    MASTER who lacks a session that a running node had a second ago (unless it came back within
+//!    that second, and the MASTER died in it too).
 //! 5. A node that was told of a removal never again has the session as it was before. (A packet
 //!    that refreshed it elsewhere at the same time prevails.)
 //! 6. No packet comes out of a translator with a wrong length or checksum, no byte of a flow is
@@ -130,7 +131,8 @@ pub fn play(seed: u64, follow: Option<&str>) -> Outcome {
         rng,
         samples: VecDeque::new(),
         told: Vec::new(),
-        several_masters: false,
+        apart: false,
+        last_death: 0,
         next_port: 20_000,
         violations: Vec::new(),
         mappings: BTreeSet::new(),
@@ -165,7 +167,10 @@ struct Player {
     samples: VecDeque<(Micros, Sample)>,
     /// What machines had when another one crashed: machine, number of its start, sessions.
     told: Vec<(usize, u32, Vec<SessionKey>)>,
-    several_masters: bool,
+    /// Nodes may have been MASTER without hearing of each other.
+    apart: bool,
+    /// When a machine last left, in whatever way.
+    last_death: Micros,
     next_port: u16,
     violations: Vec<String>,
     /// Every mapping that was seen in any table.
@@ -214,12 +219,19 @@ impl Player {
         let other = (machine + 1 + self.rng.index(self.plan.nodes - 1)) % self.plan.nodes;
         let runs = self.cluster.machines()[machine].runs();
         let cut = self.rng.chance(400);
-        match self.rng.below(100) {
+        let action = self.rng.below(100);
+        if (55..62).contains(&action) || (72..75).contains(&action) {
+            self.last_death = self.cluster.now();
+        }
+        match action {
             0..55 => self.traffic(),
             55..60 if self.plan.crashes && runs => self.crash(machine),
             60..62 if self.plan.crashes && runs => self.cluster.stop(machine),
             55..72 => self.start(machine),
-            72..75 if self.plan.crashes => self.cluster.unplug(machine),
+            72..75 if self.plan.crashes => {
+                self.apart = true;
+                self.cluster.unplug(machine);
+            }
             75..80 => self.cluster.plug_in(machine),
             80..85 if self.plan.lossy => self.cluster.network.link(machine, other).cut = cut,
             85..88 if self.plan.lossy => self.cluster.network.cut(machine, other, cut),
@@ -333,7 +345,7 @@ impl Player {
             let look = if self.follow.is_some() { LOOK_CLOSELY } else { LOOK };
             let until = end.min(self.cluster.now() - self.cluster.now() % look + look);
             self.cluster.run_until(until);
-            self.several_masters |= self.cluster.current_masters().len() > 1;
+            self.apart |= self.cluster.current_masters().len() > 1;
             if until.is_multiple_of(look) {
                 self.look();
             }
@@ -413,10 +425,16 @@ impl Player {
     fn check_masters(&mut self, sample: &Sample) {
         let new = std::mem::take(&mut self.cluster.takeovers);
         let Some((at, earlier)) = self.samples.front().cloned() else { return };
-        if self.plan.lossy || at + NEWS > self.cluster.now() + LOOK {
+        let deaf = self.plan.lossy || self.plan.split_brain;
+        if deaf || at + NEWS > self.cluster.now() + LOOK {
             return;
         }
         for (machine, table) in new {
+            // Who was plugged in a moment ago learns what it missed, unless the MASTER dies now.
+            let was_there = earlier[machine].as_ref().is_some_and(|seen| seen.plugged);
+            if !was_there && self.last_death + NEWS > self.cluster.now() {
+                continue;
+            }
             let had = sample.iter().zip(&earlier).filter_map(|(now, then)| {
                 let (now, then) = (now.as_ref()?, then.as_ref()?);
                 // What a daemon had a second ago and still has, if others could hear of it; pings'
@@ -470,7 +488,7 @@ impl Player {
     /// Invariant 2. Nodes that were MASTER without hearing of each other may have given a flow two
     /// ports, or two flows the same: one has to go.
     fn check_told(&mut self) {
-        let apart = self.several_masters || self.plan.lossy;
+        let apart = self.apart || self.plan.lossy;
         for (machine, boots, keys) in std::mem::take(&mut self.told) {
             if self.cluster.machines()[machine].boots != boots {
                 continue;
