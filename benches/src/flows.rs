@@ -185,7 +185,8 @@ pub fn open(
     now: Time,
 ) -> (Vec<(Ipv4Addr, u16)>, Duration, Duration) {
     let mut masks = Vec::with_capacity(count as usize);
-    let mut buffers = Buffers::new(Shape { payload: shape.payload.min(64), gso: false, ..shape });
+    let shape = Shape { payload: shape.payload.min(64), gso: false, ..shape };
+    let mut buffers = Buffers::new(shape);
     let (mut total, mut longest) = (Duration::ZERO, Duration::ZERO);
     while masks.len() < count as usize {
         let first = masks.len() as u32;
