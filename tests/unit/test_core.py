@@ -241,9 +241,14 @@ def counter(node: Node, name: str) -> int:
     return {key: value for key, _, value in node.stats()}[name]
 
 
+def test_a_node_that_waits_for_its_peers_is_not_ready() -> None:
+    sync = as_json(SYNC | {"node": 1, "epoch": 1, "join-timeout": 600_000})
+    node = Node(as_json(NAT64), sync, keys=[SECRET], secret=bytes(32))
+    assert not node.status()["ready"]
+
+
 def test_two_nodes_find_each_other_and_part() -> None:
     nodes = {1: clustered(1), 2: clustered(2, epoch=9)}
-    assert not nodes[1].status()["ready"]
     accepted = exchange(
         nodes,
         lambda: (
