@@ -21,6 +21,9 @@ pub const MAX_TIMEOUT_MS: u32 = 20 * 24 * 3_600_000;
 /// The most sessions that one table can be sized for.
 pub const MAX_SESSIONS: u32 = 1 << 26;
 
+/// The smallest and the largest `port-block-size`.
+pub const PORT_BLOCK_SIZES: core::ops::RangeInclusive<u32> = 64..=16_384;
+
 /// The longest `denylist4`: every packet from IPv6 is compared with all of it.
 pub const MAX_DENYLIST: usize = 64;
 
@@ -144,9 +147,13 @@ pub struct Globals {
     pub max_sessions_per_subscriber: u32,
     /// Most sessions that a subscriber may begin in a second, 0 for no limit (RFC 6888 REQ-5).
     pub max_session_rate_per_subscriber: u32,
+    /// Ports that a subscriber gets at a time, a power of two; 0 gives them away one by one
+    /// (RFC 6888 REQ-14).
+    pub port_block_size: u32,
     /// IPv4 destinations that IPv6 nodes may not reach through the translator (RFC 6888 REQ-6).
     pub denylist4: Vec<Prefix4>,
-    /// BIB entries that traffic makes, and their end, are told to the log (RFC 6888 REQ-12).
+    /// BIB entries that traffic makes, and their end, are told to the log (RFC 6888 REQ-12); with
+    /// port blocks, the blocks instead.
     pub logging_bib: bool,
     /// The same for sessions: a line for every connection.
     pub logging_session: bool,
@@ -176,6 +183,7 @@ impl Default for Globals {
             max_ports_per_subscriber: 0,
             max_sessions_per_subscriber: 0,
             max_session_rate_per_subscriber: 0,
+            port_block_size: 0,
             denylist4: Vec::new(),
             logging_bib: false,
             logging_session: false,
@@ -267,6 +275,13 @@ impl Globals {
         }
         if self.denylist4.len() > MAX_DENYLIST {
             return Err(ConfigError(format!("denylist4: at most {MAX_DENYLIST} prefixes")));
+        }
+        let size = self.port_block_size;
+        if size != 0 && !(size.is_power_of_two() && PORT_BLOCK_SIZES.contains(&size)) {
+            let (min, max) = (PORT_BLOCK_SIZES.start(), PORT_BLOCK_SIZES.end());
+            return Err(ConfigError(format!(
+                "port-block-size: must be 0, or a power of two from {min} to {max}"
+            )));
         }
         if self.f_args > 15 {
             return Err(ConfigError("f-args: must be 0 to 15 (four bits)".to_string()));

@@ -122,6 +122,8 @@ counters! {
         Filtered = "drop_filtered",
         /// New flows for which pool4 had no free transport address.
         Pool4Exhausted = "drop_pool4_exhausted",
+        /// New flows refused since their subscriber's port blocks are full and no other is left.
+        NoPortBlock = "drop_no_port_block",
         /// New flows refused since their subscriber has max-ports-per-subscriber mappings.
         SubscriberPorts = "drop_subscriber_ports",
         /// New flows refused since their subscriber has max-sessions-per-subscriber sessions.

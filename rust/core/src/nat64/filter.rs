@@ -74,10 +74,13 @@ impl Nat64 {
                     .or_else(|| {
                         self.table.choose_mask(tuple.proto, address, port, tuple.dst4, f_args)
                     })
-                    .ok_or(Refusal::Reply(
-                        DropReason::Pool4Exhausted,
-                        IcmpError::AddressUnreachable,
-                    ))?;
+                    .ok_or_else(|| {
+                        let reason = match self.table.port_block_size() {
+                            0 => DropReason::Pool4Exhausted,
+                            _ => DropReason::NoPortBlock,
+                        };
+                        Refusal::Reply(reason, IcmpError::AddressUnreachable)
+                    })?;
                 self.table
                     .create_bib(tuple.proto, tuple.src6, mask, false)
                     .map_err(|_| DropReason::TableFull)?

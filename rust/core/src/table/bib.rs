@@ -46,6 +46,8 @@ pub mod bib_flag {
     /// The entry was removed while it had sessions beyond the first: nothing finds it any more,
     /// and its slot is free when the last of them is swept.
     pub const DYING: u8 = 4;
+    /// The entry is counted in a port block.
+    pub const IN_BLOCK: u8 = 16;
 }
 
 impl Bib {

@@ -8,6 +8,7 @@
 
 pub mod bib;
 mod bitset;
+mod blocks;
 mod changes;
 pub mod expiry;
 pub mod fragment;
@@ -31,6 +32,7 @@ use alloc::vec::Vec;
 use core::net::{Ipv4Addr, Ipv6Addr};
 
 use bib::{Arena, Bib, bib_flag};
+use blocks::Blocks;
 use changes::Changes;
 use expiry::Wheel;
 use hash::Keys;
@@ -40,7 +42,7 @@ use pool4::{Pool4, Wish};
 use session::{NIL, Session, SessionId, deadline, flag};
 use subscriber::Subscribers;
 
-pub use journal::LogEvent;
+pub use journal::{LogEvent, PortBlock};
 pub use merge::Merge;
 pub use record::{BibRecord, Change, Learned, SessionKey, SessionRecord, State};
 
@@ -100,8 +102,9 @@ pub struct Table {
     timeouts: Timeouts,
     changes: Changes,
     journal: Journal,
-    /// None without limits.
+    /// None without limits and port blocks.
     subscribers: Option<Subscribers>,
+    blocks: Option<Blocks>,
     bib_capacity: u32,
     max_sessions: u32,
     sessions: u32,
@@ -140,6 +143,7 @@ impl Table {
             changes: Changes::default(),
             journal: Journal::default(),
             subscribers: None,
+            blocks: None,
             bib_capacity: max_sessions + SPARE_BIBS,
             max_sessions,
             sessions: 0,
@@ -302,7 +306,8 @@ impl Table {
         self.sessions < self.max_sessions
     }
 
-    /// A transport address for a new mapping, not taken yet (RFC 6146 §3.5.1.1).
+    /// A transport address for a new mapping, not taken yet (RFC 6146 §3.5.1.1); with port blocks
+    /// one of the subscriber's.
     pub fn choose_mask(
         &mut self,
         proto: Proto,
@@ -322,7 +327,10 @@ impl Table {
             pick(1, u64::from(dst.port)),
         ]);
         let wish = Wish { node, offset: f.wrapping_add(self.next_ephemeral), port: port6 };
-        let mask = self.pool4.choose(proto, &wish)?;
+        let mask = match self.blocks {
+            None => self.pool4.choose(proto, &wish),
+            Some(_) => self.choose_in_block(proto, src6, &wish),
+        }?;
         self.next_ephemeral = self.next_ephemeral.wrapping_add(1);
         Some(mask)
     }
@@ -351,6 +359,7 @@ impl Table {
         self.by_src6.insert(self.tag6(proto, address6, src6.port), slot);
         if let Some(subscribers) = &mut self.subscribers {
             self.arena.bib_mut(slot).subscriber = subscribers.add_port(&self.keys, address6);
+            self.join_block(slot);
         }
         self.bibs += 1;
         self.bibs_created += 1;
@@ -389,11 +398,7 @@ impl Table {
             return;
         }
         bib.flags |= bib_flag::LOCAL;
-        // A static entry is known to the operator, who made it.
-        if self.journal.bib && !bib.is_static() {
-            let event = LogEvent::BibAdded(bib.proto(), src6_of(bib), src4_of(bib));
-            self.journal.push(event);
-        }
+        self.tell_of_mapping(slot);
     }
 
     fn insert_session(
@@ -494,13 +499,13 @@ impl Table {
 
     /// What is left of a BIB entry that the indexes don't know any more.
     fn bury(&mut self, slot: u32) {
+        self.tell_of_mappings_end(slot);
+        if self.arena.bib(slot).flags & bib_flag::IN_BLOCK != 0 {
+            self.leave_block(slot);
+        }
         let bib = self.arena.bib_mut(slot);
         if let Some(subscribers) = &mut self.subscribers {
             subscribers.remove_port(&self.keys, bib.subscriber);
-        }
-        if self.journal.bib && bib.flags & bib_flag::LOCAL != 0 && !bib.is_static() {
-            let event = LogEvent::BibRemoved(bib.proto(), src6_of(bib), src4_of(bib));
-            self.journal.push(event);
         }
         if bib.sessions == 0 {
             self.arena.free_bib(slot);
@@ -552,6 +557,9 @@ impl Table {
             self.by_src6.remove(self.tag6(bib.proto(), bib.src6, bib.port6), slot);
             self.bibs -= 1;
             self.bury(slot);
+        }
+        if let Some(blocks) = &mut self.blocks {
+            blocks.follow(&self.pool4);
         }
     }
 }

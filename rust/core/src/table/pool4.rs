@@ -202,8 +202,43 @@ impl Pool4 {
         let address = group.members[member] as usize;
         let n = address * 3 + proto as usize;
         self.materialise(n);
-        let port = self.spaces[n].choose(proto, wish)?;
+        let port = self.spaces[n].choose(proto, wish, PortRange::ALL)?;
         Some(Endpoint4 { addr: Ipv4Addr::from_bits(self.addresses[address]), port })
+    }
+
+    /// The addresses of a protocol, in ascending order.
+    pub fn addresses(&self, proto: Proto) -> impl Iterator<Item = u32> + '_ {
+        self.groups[proto as usize].members.iter().map(|&n| self.addresses[n as usize])
+    }
+
+    /// The address that follows from the hash of an IPv6 node.
+    pub fn home(&self, proto: Proto, node: u64) -> Option<u32> {
+        let members = &self.groups[proto as usize].members;
+        let member = ((u128::from(node) * members.len() as u128) >> 64) as usize;
+        members.get(member).map(|&n| self.addresses[n as usize])
+    }
+
+    /// Whether some of the ports of an address are in the pool, for any protocol.
+    pub fn has_port_within(&self, address: u32, ports: PortRange) -> bool {
+        Proto::ALL.iter().any(|&proto| {
+            self.space(proto, address).is_some_and(|n| {
+                let list = &self.ranges[self.spaces[n].ranges as usize];
+                list.iter().any(|range| range.min <= ports.max && ports.min <= range.max)
+            })
+        })
+    }
+
+    /// A free port of an address, one of `ports`.
+    pub fn choose_within(
+        &mut self,
+        proto: Proto,
+        address: u32,
+        ports: PortRange,
+        wish: &Wish,
+    ) -> Option<u16> {
+        let n = self.space(proto, address)?;
+        self.materialise(n);
+        self.spaces[n].choose(proto, wish, ports)
     }
 
     /// Makes the memory of a space on its first use.
@@ -263,20 +298,23 @@ impl Pool4 {
 }
 
 impl Space {
-    fn choose(&self, proto: Proto, wish: &Wish) -> Option<u16> {
+    fn choose(&self, proto: Proto, wish: &Wish, within: PortRange) -> Option<u16> {
         const LOW: PortRange = PortRange { min: 0, max: 1023 };
         const HIGH: PortRange = PortRange { min: 1024, max: u16::MAX };
         let parity = usize::from(wish.port & 1);
         if proto == Proto::Icmp {
             let parity = (wish.offset & 1) as usize;
             return self
-                .find(parity, PortRange::ALL, wish.offset >> 1)
-                .or_else(|| self.find(parity ^ 1, PortRange::ALL, wish.offset >> 1));
+                .find(parity, within, wish.offset >> 1)
+                .or_else(|| self.find(parity ^ 1, within, wish.offset >> 1));
         }
         let (like, unlike) = if LOW.contains(wish.port) { (LOW, HIGH) } else { (HIGH, LOW) };
         [(parity, like), (parity ^ 1, like), (parity, unlike), (parity ^ 1, unlike)]
             .into_iter()
-            .find_map(|(parity, range)| self.find(parity, range, wish.offset))
+            .find_map(|(parity, range)| {
+                let (min, max) = (range.min.max(within.min), range.max.min(within.max));
+                (min <= max).then(|| self.find(parity, PortRange { min, max }, wish.offset))?
+            })
     }
 
     /// A free port of that parity and range, the first from `offset` on.

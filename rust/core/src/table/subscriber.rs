@@ -1,7 +1,8 @@
-//! Limits that keep one subscriber from using up what all share (RFC 6888 REQ-4 and REQ-5).
+//! Subscribers, and the limits that keep one of them from using up what all share (RFC 6888 REQ-4
+//! and REQ-5).
 //!
 //! A subscriber is an IPv6 prefix of the operator's length. Records exist only while the
-//! subscriber has mappings, and only if there is a limit.
+//! subscriber has mappings, and only if there are limits or port blocks.
 
 use alloc::vec::Vec;
 
@@ -19,6 +20,7 @@ pub struct Limits {
     ports: u32,
     sessions: u32,
     rate: u32,
+    block_size: u32,
 }
 
 impl From<&Globals> for Limits {
@@ -28,13 +30,14 @@ impl From<&Globals> for Limits {
             ports: global.max_ports_per_subscriber,
             sessions: global.max_sessions_per_subscriber,
             rate: global.max_session_rate_per_subscriber,
+            block_size: global.port_block_size,
         }
     }
 }
 
 impl Limits {
     fn any(&self) -> bool {
-        self.ports > 0 || self.sessions > 0 || self.rate > 0
+        self.ports > 0 || self.sessions > 0 || self.rate > 0 || self.block_size > 0
     }
 
     fn prefix(&self, src6: u128) -> u128 {
@@ -61,6 +64,8 @@ struct Subscriber {
     /// The second that `begun` is about, modulo 2^32; of a free record the next free one.
     second: u32,
     begun: u32,
+    /// The first of its port blocks.
+    blocks: u32,
 }
 
 /// Every subscriber with a mapping.
@@ -78,6 +83,11 @@ impl Subscribers {
         Self { limits, index: Index::new(capacity), records, free: NIL }
     }
 
+    #[cfg(test)]
+    pub(super) fn find_blocks_of(&self, slot: u32) -> u32 {
+        self.records[slot as usize].blocks
+    }
+
     /// Whether no subscriber has a mapping.
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
@@ -89,12 +99,33 @@ impl Subscribers {
         self.index.find(tag, |slot| self.records[slot as usize].prefix == prefix)
     }
 
+    /// The prefix of the subscriber of an address.
+    pub(super) fn prefix(&self, src6: u128) -> u128 {
+        self.limits.prefix(src6)
+    }
+
+    /// A subscriber's prefix and its length.
+    pub(super) fn prefix_of(&self, slot: u32) -> (u128, u8) {
+        (self.records[slot as usize].prefix, self.limits.prefix_len)
+    }
+
+    /// The first port block of the subscriber of an address, `NIL` if it has none.
+    pub(super) fn find_blocks(&self, keys: &Keys, src6: u128) -> u32 {
+        self.find(keys, self.prefix(src6)).map_or(NIL, |slot| self.records[slot as usize].blocks)
+    }
+
+    /// The first port block of a subscriber.
+    pub(super) fn blocks_mut(&mut self, slot: u32) -> &mut u32 {
+        &mut self.records[slot as usize].blocks
+    }
+
     /// A mapping was made: the slot of its subscriber. There is one for each mapping at most, so
     /// the records are as many as the BIB entries that there is room for.
     pub(super) fn add_port(&mut self, keys: &Keys, src6: u128) -> u32 {
         let prefix = self.limits.prefix(src6);
         let slot = self.find(keys, prefix).unwrap_or_else(|| {
-            let new = Subscriber { prefix, ports: 0, sessions: 0, second: 0, begun: 0 };
+            let new =
+                Subscriber { prefix, ports: 0, sessions: 0, second: 0, begun: 0, blocks: NIL };
             let slot = if self.free == NIL {
                 self.records.push(new);
                 self.records.len() as u32 - 1
@@ -168,20 +199,29 @@ impl Table {
         if let Some(subscribers) = &mut self.subscribers
             && limits.any()
             && subscribers.limits.prefix_len == limits.prefix_len
+            && subscribers.limits.block_size == limits.block_size
         {
             subscribers.limits = limits;
             return;
         }
+        let blocks = (self.port_block_size(), limits.block_size);
+        if blocks != (0, 0) {
+            self.end_blocks();
+        }
         self.subscribers = limits.any().then(|| Subscribers::new(limits, self.bib_capacity));
-        let Some(subscribers) = &mut self.subscribers else { return };
-        for slot in 0..self.arena.bib_slots() {
-            let bib = self.arena.bib_mut(slot);
-            // The sessions of an entry that waits to be swept don't count any more.
-            bib.subscriber = NIL;
-            if bib.is_live() {
-                bib.subscriber = subscribers.add_port(&self.keys, bib.src6);
-                subscribers.add_sessions(bib.subscriber, bib.sessions);
+        if let Some(subscribers) = &mut self.subscribers {
+            for slot in 0..self.arena.bib_slots() {
+                let bib = self.arena.bib_mut(slot);
+                // The sessions of an entry that waits to be swept don't count any more.
+                bib.subscriber = NIL;
+                if bib.is_live() {
+                    bib.subscriber = subscribers.add_port(&self.keys, bib.src6);
+                    subscribers.add_sessions(bib.subscriber, bib.sessions);
+                }
             }
+        }
+        if blocks != (0, 0) {
+            self.begin_blocks(limits.block_size);
         }
     }
 

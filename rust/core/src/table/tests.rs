@@ -5,6 +5,7 @@ use std::vec::Vec;
 
 use proptest::prelude::*;
 
+use super::subscriber::Limits;
 use super::*;
 
 const NODES: u8 = 12;
@@ -76,6 +77,7 @@ impl Table {
             }
             assert!(bib.sessions > 0 || bib.is_static);
         }
+        self.check_blocks();
         if self.dying == 0 {
             assert_eq!(self.sessions as usize, records.len());
             let inline = (0..self.arena.bib_slots()).filter(|&n| self.bib(n).first.is_live());
@@ -116,6 +118,7 @@ enum Op {
     Wait(u32),
     Drain,
     Pool(bool),
+    Limits(u32, u8),
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -126,6 +129,8 @@ fn op() -> impl Strategy<Value = Op> {
         2 => (0u32..200_000).prop_map(Op::Wait),
         1 => Just(Op::Drain),
         1 => any::<bool>().prop_map(Op::Pool),
+        1 => (prop::sample::select(&[0, 2, 4][..]), prop::sample::select(&[126, 128][..]))
+            .prop_map(|(size, length)| Op::Limits(size, length)),
     ]
 }
 
@@ -138,8 +143,13 @@ proptest! {
     ) {
         let mut table = table(max);
         table.track_changes(tracked);
-        let limits = Globals { max_ports_per_subscriber: 1000, ..Globals::default() };
-        table.set_limits((&limits).into());
+        let limits = |port_block_size, subscriber_prefix_length| Limits::from(&Globals {
+            max_ports_per_subscriber: 1000,
+            port_block_size,
+            subscriber_prefix_length,
+            ..Globals::default()
+        });
+        table.set_limits(limits(0, 64));
         let mut now = Time::ZERO;
         for op in ops {
             match op {
@@ -167,6 +177,7 @@ proptest! {
                 }
                 Op::Drain => while table.pop_change(now).is_some() {},
                 Op::Pool(all) => table.replace_pool4(&entries()[usize::from(!all)..]),
+                Op::Limits(size, length) => table.set_limits(limits(size, length)),
             }
             table.check(now);
             prop_assert!(table.session_count() <= max);
