@@ -4,8 +4,11 @@ Usage: python benches/run.py [PREFIX]
 """
 
 import json
+import re
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import TypedDict
 
@@ -22,12 +25,32 @@ class Row(TypedDict):
     ratio: float | None
 
 
-def core(prefix: str) -> list[Row]:
-    """The measurements of the Rust core."""
-    build = ["cargo", "build", "--release", "--quiet", "-p", "jsync-bench", "--message-format=json"]
-    built = subprocess.run(build, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
+INSTRUCTIONS = {
+    f"translate/{way}/{shape}/instructions": f"{way}/{shape}"
+    for way in ("v6to4", "v4to6")
+    for shape in ("udp64", "tcp64", "udp1500", "gso64k")
+}
+"""Measurements that callgrind makes, and what the program calls them."""
+
+
+def build() -> str:
+    """Build the measurements of the Rust core; the program's path."""
+    command = [
+        "cargo",
+        "build",
+        "--release",
+        "--quiet",
+        "-p",
+        "jsync-bench",
+        "--message-format=json",
+    ]
+    built = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
     artifacts = [json.loads(line) for line in built.stdout.splitlines()]
-    program = next(a["executable"] for a in artifacts if a.get("executable"))
+    return next(a["executable"] for a in artifacts if a.get("executable"))
+
+
+def core(program: str, prefix: str) -> list[Row]:
+    """The measurements of the Rust core."""
     rows: list[Row] = []
     with subprocess.Popen([program, prefix], stdout=subprocess.PIPE, text=True) as running:
         assert running.stdout is not None
@@ -37,6 +60,27 @@ def core(prefix: str) -> list[Row]:
             show(row)
     if running.returncode:
         sys.exit(f"{program} ended with status {running.returncode}")
+    return rows
+
+
+def instructions(program: str, prefix: str) -> list[Row]:
+    """Instructions of a packet: the figure that doesn't depend on the machine's other users."""
+    wanted = {name: kind for name, kind in INSTRUCTIONS.items() if name.startswith(prefix)}
+    if wanted and shutil.which("valgrind") is None:
+        print("instructions are not counted: that needs valgrind (apt-get install valgrind)")
+        return []
+    rows: list[Row] = []
+    for name, kind in wanted.items():
+        with tempfile.NamedTemporaryFile("r", encoding="ascii") as out:
+            tool = ["valgrind", "--tool=callgrind", "--toggle-collect=*counted*"]
+            command = [*tool, f"--callgrind-out-file={out.name}", program, "--count", kind]
+            run = subprocess.run(command, capture_output=True, text=True, check=False)
+            total = re.search(r"^(?:summary|totals): (\d+)", out.read(), re.MULTILINE)
+        if run.returncode or total is None:
+            sys.exit(f"{' '.join(command)}: status {run.returncode}\n{run.stderr}")
+        each = int(total[1]) / int(run.stdout)
+        rows.append(Row(name=name, value=each, unit="instructions", ceiling=None, ratio=None))
+        show(rows[-1])
     return rows
 
 
@@ -50,7 +94,8 @@ def main() -> None:
     """Measure what is asked for."""
     prefix = sys.argv[1] if len(sys.argv) > 1 else ""
     print(f"{'name':<36} {'value':>16} {'unit':<12} {'ratio':>8}", flush=True)
-    rows = core(prefix)
+    program = build()
+    rows = core(program, prefix) + instructions(program, prefix)
     if not rows:
         sys.exit(f"no measurement's name begins with {prefix!r}")
     out = ROOT / "target" / "bench.json"

@@ -116,13 +116,7 @@ impl Buffers {
         strict: bool,
         mut seen: impl FnMut(usize, &[u8]),
     ) -> Duration {
-        let offload = self.offload;
-        let lens = self.lens;
-        let mut buffers = self.bytes.iter_mut();
-        let mut burst: [Packet<'_>; BURST] = core::array::from_fn(|slot| {
-            let buffer = buffers.next().expect("there are BURST buffers");
-            Packet::new(buffer, HEADROOM, lens[slot], offload)
-        });
+        let mut burst = self.packets();
         let start = Instant::now();
         nat64.handle_packets(now, &mut burst[..count]);
         let took = start.elapsed();
@@ -134,6 +128,16 @@ impl Buffers {
             }
         }
         took
+    }
+
+    /// The buffers as packets.
+    pub fn packets(&mut self) -> [Packet<'_>; BURST] {
+        let (offload, lens) = (self.offload, self.lens);
+        let mut buffers = self.bytes.iter_mut();
+        core::array::from_fn(|slot| {
+            let buffer = buffers.next().expect("there are BURST buffers");
+            Packet::new(buffer, HEADROOM, lens[slot], offload)
+        })
     }
 }
 

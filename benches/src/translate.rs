@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use jsync_core::nat64::Nat64;
+use jsync_core::packet::Packet;
 use jsync_core::time::Time;
 
 use crate::flows::{ACK, BURST, Buffers, GSO64K, Shape, TCP64, UDP64, UDP1500, nat64, open};
@@ -32,6 +34,37 @@ pub fn run(report: &mut Report) {
             }
         }
     }
+}
+
+/// Packets of one kind through [`counted`], for a program that counts instructions: `kind` is a
+/// direction and a shape, such as `v6to4/udp64`. Returns how many went through.
+pub fn count(kind: &str) -> Option<u32> {
+    const FLOWS: u32 = 1_000;
+    const BURSTS: u32 = 200;
+    let (way, shape) = kind.split_once('/')?;
+    let shape = SHAPES.iter().find(|(name, _)| *name == shape)?.1;
+    let now = Time::from_millis(1_000);
+    let mut nat64 = nat64(FLOWS, "198.51.100.0/24", "1024-65535");
+    let (masks, ..) = open(&mut nat64, shape, FLOWS, now);
+    let mut buffers = Buffers::new(shape);
+    for burst in 0..BURSTS {
+        for slot in 0..BURST {
+            let flow = (burst * BURST as u32 + slot as u32) * 17 % FLOWS;
+            match way {
+                "v6to4" => buffers.write_v6(slot, shape, flow, ACK),
+                "v4to6" => buffers.write_v4(slot, shape, masks[flow as usize], ACK),
+                _ => return None,
+            }
+        }
+        counted(&mut nat64, now, &mut buffers.packets());
+    }
+    Some(BURSTS * BURST as u32)
+}
+
+/// Known by its name to whoever counts.
+#[inline(never)]
+fn counted(nat64: &mut Nat64, now: Time, burst: &mut [Packet<'_>]) {
+    nat64.handle_packets(now, burst);
 }
 
 fn measure(shape: Shape, size: u32) -> (f64, f64) {

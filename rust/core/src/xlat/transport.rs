@@ -15,7 +15,7 @@ pub(super) struct Change {
 impl Change {
     /// Rewrites the TCP or UDP header at the beginning of `l4`, which the parser found to be whole.
     /// With a partial checksum the field covers the addresses alone and isn't complemented.
-    #[inline]
+    #[inline(always)]
     pub(super) fn apply(&self, l4: &mut [u8], kind: L4, partial: bool) {
         let ports =
             self.addresses.sub(be16(l4, 0)).sub(be16(l4, 2)).add(self.src_port).add(self.dst_port);
