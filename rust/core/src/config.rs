@@ -112,6 +112,8 @@ pub struct Globals {
     pub tcp_est_timeout: u32,
     /// Transitory TCP session lifetime, ms (TCP_TRANS).
     pub tcp_trans_timeout: u32,
+    /// How long the fragments of a datagram may take to arrive, ms (at least FRAGMENT_MIN).
+    pub fragment_arrival_timeout: u32,
     /// The well-known prefix 64:ff9b::/96 may carry private IPv4 addresses and others that are not
     /// global; RFC 6052 §3.1 forbids it. Other prefixes carry every address of a host.
     pub allow_non_global: bool,
@@ -125,11 +127,11 @@ pub struct Globals {
     pub mtu_plateaus: Vec<u16>,
     /// The smallest MTU of the IPv6 side (RFC 7915 §4.1).
     pub lowest_ipv6_mtu: u16,
-    /// Only known IPv4 addresses may send to a mapping (RFC 6146 §3.5.1.2).
+    /// Only known IPv4 addresses may send to a mapping (RFC 6146 §3.5.1).
     pub address_dependent_filtering: bool,
     /// IPv4 nodes may not open TCP connections (RFC 6146 §3.5.2.2).
     pub drop_externally_initiated_tcp: bool,
-    /// ICMPv6 queries are dropped.
+    /// ICMPv6 queries are dropped (RFC 6146 §3.5.3).
     pub drop_icmpv6_info: bool,
     /// ICMPv4 errors translated to IPv6 keep their own source address (RFC 6791's concern).
     pub source_icmpv6_errors_better: bool,
@@ -166,6 +168,7 @@ impl Default for Globals {
             icmp_timeout: 60_000,
             tcp_est_timeout: 7_200_000,
             tcp_trans_timeout: 240_000,
+            fragment_arrival_timeout: 2_000,
             allow_non_global: false,
             zeroize_traffic_class: false,
             override_tos: false,
@@ -256,6 +259,7 @@ impl Globals {
             ("icmp-timeout", self.icmp_timeout, 1),
             ("tcp-est-timeout", self.tcp_est_timeout, 7_200_000),
             ("tcp-trans-timeout", self.tcp_trans_timeout, 240_000),
+            ("fragment-arrival-timeout", self.fragment_arrival_timeout, 2_000),
         ];
         for (key, value, min) in timeouts {
             if !(min..=MAX_TIMEOUT_MS).contains(&value) {

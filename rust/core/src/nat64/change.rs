@@ -55,6 +55,7 @@ impl Nat64 {
     pub fn set_globals(&mut self, globals: Globals) -> Result<(), ChangeError> {
         globals.validate()?;
         self.table.set_timeouts(Timeouts::from(&globals));
+        self.fragments.set_timeout(globals.fragment_arrival_timeout);
         self.table.track_peers(globals.address_dependent_filtering);
         self.table.set_limits(Limits::from(&globals));
         self.table.log(globals.logging_bib, globals.logging_session);

@@ -72,13 +72,14 @@ impl Nat64 {
                 .create_bib(bib.protocol, bib.ipv6, bib.ipv4, true)
                 .map_err(|_| ConfigError("bib: more static entries than fit".to_string()))?;
         }
+        let fragments = Fragments::new(config.global.fragment_arrival_timeout);
         let mut nat64 = Self {
             stats: Stats::default(),
             ident: u16::from_be_bytes([secret[0], secret[1]]),
             table,
             config,
             stored: Stored::default(),
-            fragments: Fragments::default(),
+            fragments,
             packets: VecDeque::new(),
             icmp_due: Time::ZERO,
             bibs_counted: (0, 0),

@@ -193,7 +193,7 @@ impl Nat64 {
     }
 
     /// An ICMPv6 error: it goes to the sender of the inner packet if that belonged to a session,
-    /// and changes nothing (§3.5.3, last paragraph).
+    /// and changes nothing (§3.5).
     fn error6(&mut self, packet: &mut Packet<'_>, view: &View6) -> Verdict<()> {
         incoming::check6(&self.config.pool6, &view.src, &view.dst)?;
         let inner = view.inner.as_ref().ok_or(DropReason::Malformed)?;

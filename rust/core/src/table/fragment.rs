@@ -11,8 +11,6 @@ use crate::stats::DropReason;
 use crate::time::Time;
 use crate::tuple::Proto;
 
-/// How long a datagram is remembered after its first packet (FRAGMENT_MIN, RFC 6146 §4).
-pub const FRAGMENT_MS: u64 = 2_000;
 /// Datagrams that are remembered at once.
 const MAX_DATAGRAMS: usize = 8192;
 /// Bytes of waiting fragments, in all.
@@ -51,6 +49,8 @@ pub struct Fragments<R> {
     /// In the order in which they are forgotten.
     due: VecDeque<(Time, DatagramKey)>,
     bytes: usize,
+    /// How long a datagram is remembered after its first packet, ms.
+    timeout: u64,
 }
 
 #[derive(Debug)]
@@ -60,13 +60,18 @@ enum Way<R> {
     Refused,
 }
 
-impl<R> Default for Fragments<R> {
-    fn default() -> Self {
-        Self { datagrams: BTreeMap::new(), due: VecDeque::new(), bytes: 0 }
-    }
-}
-
 impl<R: Copy> Fragments<R> {
+    /// None seen yet. A datagram is remembered for `timeout` ms after its first packet.
+    pub fn new(timeout: u32) -> Self {
+        let timeout = timeout.into();
+        Self { datagrams: BTreeMap::new(), due: VecDeque::new(), bytes: 0, timeout }
+    }
+
+    /// Another time to remember datagrams for, from the next one on.
+    pub fn set_timeout(&mut self, timeout: u32) {
+        self.timeout = timeout.into();
+    }
+
     /// What becomes of a fragment that isn't first; it is copied if it has to wait.
     pub fn later(
         &mut self,
@@ -116,7 +121,7 @@ impl<R: Copy> Fragments<R> {
             if self.due.len() >= MAX_DATAGRAMS {
                 return None;
             }
-            self.due.push_back((now + FRAGMENT_MS, key));
+            self.due.push_back((now + self.timeout, key));
         }
         Some(self.datagrams.entry(key).or_insert_with(|| Way::Unknown(Vec::new())))
     }
@@ -155,7 +160,7 @@ mod tests {
 
     #[test]
     fn fragments_wait_for_the_first_and_then_follow_it() {
-        let mut fragments = Fragments::default();
+        let mut fragments = Fragments::new(2_000);
         assert_eq!(later(&mut fragments, 1, 8), Fate::Kept);
         assert_eq!(later(&mut fragments, 1, 9), Fate::Kept);
         assert_eq!(later(&mut fragments, 2, 8), Fate::Kept, "another datagram");
@@ -169,14 +174,14 @@ mod tests {
 
     #[test]
     fn memory_and_time_are_bounded() {
-        let mut fragments = Fragments::default();
+        let mut fragments = Fragments::new(2_000);
         let mut kept = 0;
         while later(&mut fragments, kept, 1400) == Fate::Kept {
             kept += 1;
         }
         assert!(fragments.bytes <= MAX_BYTES && kept as usize * 1400 > MAX_BYTES - 1400);
         let due = fragments.next_due().unwrap();
-        assert_eq!(due, Time::from_millis(FRAGMENT_MS));
+        assert_eq!(due, Time::from_millis(2_000));
         assert_eq!(fragments.expire(due - 1, 10_000), 0);
         assert_eq!(fragments.expire(due, 10), 10, "no more than it may look at");
         assert_eq!(fragments.expire(due, 10_000), u64::from(kept) - 10);

@@ -43,6 +43,8 @@ pub enum IcmpError {
         /// Offset of the field from the first byte of the packet.
         pointer: u32,
     },
+    /// A protocol that isn't translated (ICMPv4 3/2; ICMPv6 1/4, RFC 6146 §3.4).
+    ProtocolUnreachable,
     /// Nobody has the destination address (ICMPv4 3/1, ICMPv6 1/3).
     AddressUnreachable,
     /// Nobody listens on the destination port (ICMPv4 3/3, ICMPv6 1/4).

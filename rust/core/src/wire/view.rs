@@ -404,7 +404,12 @@ fn parse_l4<A: Family>(view: &mut View<A>, packet: &[u8], protocol: u8) -> Resul
             }
             A::icmp(view, packet)
         }
-        _ => Err(DropReason::UnsupportedProtocol.into()),
+        // The later fragments of such a datagram would earn an error each.
+        _ if view.fragment.is_some() => Err(DropReason::UnsupportedProtocol.into()),
+        _ => {
+            let error = IcmpError::ProtocolUnreachable;
+            Err(Refusal::Reply(DropReason::UnsupportedProtocol, error))
+        }
     }
 }
 

@@ -34,6 +34,7 @@ pub fn build4(offending: &[u8], error: IcmpError, src: Ipv4Addr) -> Option<Owned
         }
         IcmpError::SourceRouteFailed => (icmpv4::UNREACHABLE, icmpv4::SOURCE_ROUTE_FAILED, 0),
         IcmpError::HeaderField { pointer } => (icmpv4::PARAMETER_PROBLEM, 0, pointer << 24),
+        IcmpError::ProtocolUnreachable => (icmpv4::UNREACHABLE, icmpv4::PROTOCOL, 0),
         IcmpError::AddressUnreachable => (icmpv4::UNREACHABLE, icmpv4::HOST, 0),
         IcmpError::PortUnreachable => (icmpv4::UNREACHABLE, icmpv4::PORT, 0),
         IcmpError::AdminProhibited => (icmpv4::UNREACHABLE, icmpv4::ADMIN_PROHIBITED, 0),
@@ -86,7 +87,9 @@ pub fn build6(offending: &[u8], error: IcmpError, src: Ipv6Addr) -> Option<Owned
             (icmpv6::PARAMETER_PROBLEM, icmpv6::HEADER_FIELD, pointer)
         }
         IcmpError::AddressUnreachable => (icmpv6::UNREACHABLE, icmpv6::ADDRESS, 0),
-        IcmpError::PortUnreachable => (icmpv6::UNREACHABLE, icmpv6::PORT, 0),
+        IcmpError::ProtocolUnreachable | IcmpError::PortUnreachable => {
+            (icmpv6::UNREACHABLE, icmpv6::PORT, 0)
+        }
         IcmpError::AdminProhibited => (icmpv6::UNREACHABLE, icmpv6::ADMIN_PROHIBITED, 0),
     };
     let total_len = ipv6::HEADER_LEN + usize::from(be16(header, ipv6::PAYLOAD_LEN));

@@ -4,6 +4,7 @@ use jsync_core::stats::DropReason;
 use jsync_core::tuple::Proto;
 use jsync_core::wire::view::{parse4, parse6};
 use jsync_core::wire::{Fragment, L4, Parsed, Refusal, parse};
+use jsync_core::xlat::IcmpError;
 
 use super::packets::{
     ECHO_6, ECHO_REPLY_4, FRAGMENT_6_FIRST, FRAGMENT_6_LAST, REPLY_FRAGMENT_4_LAST, TCP_6,
@@ -144,12 +145,15 @@ fn changed(example: &str, at: usize, new: &[u8]) -> Vec<u8> {
 #[test]
 fn protocols() {
     // UDP-Lite, SCTP, DCCP, ESP, AH, no next header, the other family's ICMP.
+    let told = Refusal::Reply(DropReason::UnsupportedProtocol, IcmpError::ProtocolUnreachable);
     for protocol in [136, 132, 33, 50, 51, 59] {
-        assert_eq!(reason(&changed(UDP_6, 6, &[protocol])), DropReason::UnsupportedProtocol);
-        assert_eq!(reason(&changed(UDP_REPLY_4, 9, &[protocol])), DropReason::UnsupportedProtocol);
+        assert_eq!(parse(&changed(UDP_6, 6, &[protocol])), Err(told));
+        assert_eq!(parse(&changed(UDP_REPLY_4, 9, &[protocol])), Err(told));
     }
-    assert_eq!(reason(&changed(ECHO_6, 6, &[1])), DropReason::UnsupportedProtocol);
-    assert_eq!(reason(&changed(ECHO_REPLY_4, 9, &[58])), DropReason::UnsupportedProtocol);
+    assert_eq!(parse(&changed(ECHO_6, 6, &[1])), Err(told));
+    assert_eq!(parse(&changed(ECHO_REPLY_4, 9, &[58])), Err(told));
+    // Every fragment would earn an error.
+    assert_eq!(reason(&changed(FRAGMENT_6_FIRST, 40, &[132])), DropReason::UnsupportedProtocol);
 }
 
 #[test]

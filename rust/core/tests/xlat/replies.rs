@@ -10,12 +10,13 @@ use super::*;
 /// Every error: what it is called in ICMPv4 and in ICMPv6.
 type Head = (u8, u8, u32);
 
-fn errors() -> [(IcmpError, Head, Head); 7] {
+fn errors() -> [(IcmpError, Head, Head); 8] {
     [
         (IcmpError::TimeExceeded, (11, 0, 0), (3, 0, 0)),
         (IcmpError::TooBig { mtu: 1400 }, (3, 4, 1400), (2, 0, 1400)),
         (IcmpError::SourceRouteFailed, (3, 5, 0), (1, 0, 0)),
         (IcmpError::HeaderField { pointer: 9 }, (12, 0, 9 << 24), (4, 0, 9)),
+        (IcmpError::ProtocolUnreachable, (3, 2, 0), (1, 4, 0)),
         (IcmpError::AddressUnreachable, (3, 1, 0), (1, 3, 0)),
         (IcmpError::PortUnreachable, (3, 3, 0), (1, 4, 0)),
         (IcmpError::AdminProhibited, (3, 13, 0), (1, 1, 0)),
