@@ -13,7 +13,7 @@ ONLY ?=
 SCHEDULES ?= 2000
 # Seconds for each target of `make fuzz`.
 SECONDS ?= 60
-FUZZ_TARGETS := wire frame node
+FUZZ_TARGETS := wire frame joold node
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16

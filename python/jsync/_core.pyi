@@ -10,10 +10,13 @@ from typing import TypedDict, final, type_check_only
 __all__ = [
     "ChangeError",
     "ConfigError",
+    "DatagramError",
     "DeviceError",
     "Node",
     "__version__",
     "check_nat64",
+    "decode_joold",
+    "encode_joold",
     "simulate_failover",
 ]
 
@@ -24,6 +27,9 @@ class ConfigError(ValueError):
 
 class ChangeError(ValueError):
     """A change that was refused for what is there already; the message says for what."""
+
+class DatagramError(ValueError):
+    """A datagram that is none of joold's, or not of the format asked for; it says why."""
 
 class DeviceError(OSError):
     """The TUN device can't be opened; the message says why and what to do, `errno` which kind."""
@@ -88,6 +94,38 @@ class BibRow(TypedDict):
     static: bool
     sessions: int
 
+@type_check_only
+class JooldSession(TypedDict):
+    """A session as joold tells it."""
+
+    proto: str
+    src6: str
+    src6_port: int
+    dst6: str
+    dst6_port: int
+    src4: str
+    src4_port: int
+    dst4: str
+    dst4_port: int
+    state: str
+    timer: str
+    """"EST", "TRANS" or "SYN4"."""
+    expires_ms: int
+
+@type_check_only
+class JooldStatus(TypedDict):
+    """A joold that was heard, or the kernel module."""
+
+    address: str
+    format: str
+    """"4.1.9", "4.1.12" or "4.1.13"."""
+    heard_ms_ago: int
+    datagrams: int
+    sessions: int
+    """Taken, those included that the table had already."""
+    refused: int
+    """Impossible, or in collision with a mapping of ours."""
+
 @final
 class Node:
     """One NAT64 node: table, translator, session synchronisation, and the worker on the TUN."""
@@ -99,12 +137,15 @@ class Node:
         *,
         keys: Sequence[bytes],
         secret: bytes,
+        joold: bytes | None = None,
     ) -> Node:
         """Make a node.
 
         `nat64` is the translator's configuration and `sync` that of session synchronisation
         (None: there is none), as JSON. `keys` are pre-shared keys of 32 bytes: the first seals,
-        all open. `secret` is 32 random bytes for hashing and for the choice of ports.
+        all open. `secret` is 32 random bytes for hashing and for the choice of ports. With `joold`
+        (JSON: "format", "flush-deadline", "join-timeout", each optional) the node also speaks to
+        joolds or to a kernel module, and tells each side what it hears from the other.
 
         Its thread starts here, with timers and synchronisation. Raises ConfigError.
         """
@@ -121,9 +162,10 @@ class Node:
         """Close the device and remove it, persistent or not. Does nothing without one."""
 
     def fileno(self) -> int:
-        """An eventfd, readable while `take_frames` or `take_events` have something to give.
+        """An eventfd, readable while a `take_…` has something to give.
 
-        Read both until they are empty; nobody but the node may read the eventfd itself.
+        Read `take_frames`, `take_datagrams` and `take_events` until they are empty; nobody but
+        the node may read the eventfd itself.
         """
 
     def take_frames(self, limit: int = 64) -> list[tuple[int, bytes]]:
@@ -139,6 +181,28 @@ class Node:
         Refused are frames that aren't authentic, repetitions, and frames of peers whose
         configuration differs.
         """
+
+    def take_datagrams(self, limit: int = 64) -> list[bytes]:
+        """Datagrams for joolds, or batches for the kernel module; as with `take_frames`.
+
+        Empty while the format isn't known: nothing is configured and nobody was heard.
+        """
+
+    def receive_datagrams(self, datagrams: Sequence[tuple[str, bytes]]) -> list[bool]:
+        """Hand over datagrams of joolds with the addresses they came from; False for refused ones.
+
+        The content of a kernel module's JNLAR_SESSION_ENTRIES is such a datagram; any address
+        stands for the module. Who is new, or was silent for a minute, is told the whole table.
+        """
+
+    def advertise(self) -> None:
+        """Tell joolds, or the kernel module, the whole table."""
+
+    def pin_format(self, format: str) -> None:
+        """Take and tell datagrams of this format alone: "4.1.9", "4.1.12" or "4.1.13"."""
+
+    def joolds(self) -> list[JooldStatus]:
+        """Everybody heard on joold's side."""
 
     def take_events(self) -> list[str]:
         """Things worth a line in the log since the last call, oldest first."""
@@ -200,6 +264,19 @@ class Node:
 
 def check_nat64(config: bytes) -> None:
     """Raise ConfigError unless `config` (JSON) is a translator's configuration that can work."""
+
+def decode_joold(
+    datagram: bytes, format: str | None = None, pool6: str = "64:ff9b::/96"
+) -> tuple[str, list[JooldSession], list[str]]:
+    """The format of a datagram, its sessions, and what is wrong with those that are none.
+
+    `format` is what it has to be, None for any. Raises DatagramError.
+    """
+
+def encode_joold(
+    sessions: Sequence[JooldSession], format: str, pool6: str = "64:ff9b::/96"
+) -> list[bytes]:
+    """Datagrams with these sessions, as many in each as the format has. dst6 is not read."""
 
 def simulate_failover(seed: int, synchronised: bool) -> bytes:
     """Play the demo's story in the simulator, in virtual time: its report as JSON.

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from jsync._core import BibRow, NodeStatus, PeerStatus, SessionRow
+    from jsync._core import BibRow, JooldStatus, NodeStatus, PeerStatus, SessionRow
 
 
 class FrameSink(Protocol):
@@ -21,6 +21,12 @@ class Engine(FrameSink, Protocol):
     def detach(self) -> None: ...  # noqa: D102
     def fileno(self) -> int: ...  # noqa: D102
     def take_frames(self, limit: int = 64) -> list[tuple[int, bytes]]: ...  # noqa: D102
+    def take_datagrams(self, limit: int = 64) -> list[bytes]: ...  # noqa: D102
+    def receive_datagrams(  # noqa: D102
+        self, datagrams: Sequence[tuple[str, bytes]]
+    ) -> list[bool]: ...
+    def advertise(self) -> None: ...  # noqa: D102
+    def joolds(self) -> "list[JooldStatus]": ...  # noqa: D102
     def take_events(self) -> list[str]: ...  # noqa: D102
     def leave(self) -> None: ...  # noqa: D102
     def status(self) -> "NodeStatus": ...  # noqa: D102

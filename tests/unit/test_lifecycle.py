@@ -18,7 +18,7 @@ from jsync.log import Log
 from jsync.transport import TransportStats
 
 if TYPE_CHECKING:
-    from jsync._core import BibRow, NodeStatus, PeerStatus, SessionRow
+    from jsync._core import BibRow, JooldStatus, NodeStatus, PeerStatus, SessionRow
 
 CONFIG = """\
 [node]
@@ -70,6 +70,18 @@ class FakeEngine:
 
     def receive_frames(self, frames: Sequence[bytes]) -> list[int]:
         return [0] * len(frames)
+
+    def take_datagrams(self, limit: int = 64) -> list[bytes]:
+        return []
+
+    def receive_datagrams(self, datagrams: Sequence[tuple[str, bytes]]) -> list[bool]:
+        raise NotImplementedError
+
+    def advertise(self) -> None:
+        raise NotImplementedError
+
+    def joolds(self) -> "list[JooldStatus]":
+        raise NotImplementedError
 
     def take_events(self) -> list[str]:
         taken, self.events = self.events, []

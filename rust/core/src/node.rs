@@ -3,14 +3,19 @@
 //! After any `handle_*`, call `poll_packet`, `poll_transmit` and `poll_event` until they have
 //! nothing more, and ask `poll_timeout` when to call `handle_timeout`.
 
+use alloc::vec::Vec;
+use core::net::IpAddr;
+
+use crate::addr::Pool6;
 use crate::config::{Config, ConfigError};
 use crate::nat64::Nat64;
 use crate::packet::{OwnedPacket, Packet};
 use crate::stats::Stats;
 use crate::sync::event::{Event, Reason};
 use crate::sync::frame::{FrameError, OpenFrame, Transmit};
+use crate::sync::joold::{self, Bridge, BridgeConfig, Bridged, Format, Talker, Timer};
 use crate::sync::{PeerStatus, Sessions, Sync, SyncConfig};
-use crate::table::{Change, Learned, LogEvent, SessionKey, SessionRecord};
+use crate::table::{Change, Learned, LogEvent, SessionKey, SessionRecord, State};
 use crate::time::Time;
 
 /// A NAT64 and its place in a cluster.
@@ -18,6 +23,7 @@ use crate::time::Time;
 pub struct Node {
     nat64: Nat64,
     sync: Option<Sync>,
+    bridge: Option<Bridge>,
 }
 
 impl Node {
@@ -33,7 +39,17 @@ impl Node {
     ) -> Result<Self, ConfigError> {
         let nat64 = Nat64::new(config, secret)?;
         let sync = sync.map(|config| Sync::new(config, nat64.config(), secret)).transpose()?;
-        Ok(Self { nat64, sync })
+        Ok(Self { nat64, sync, bridge: None })
+    }
+
+    /// The node, on speaking terms with joolds or a kernel module too. What one side tells is
+    /// told to the other.
+    ///
+    /// # Errors
+    /// What [`BridgeConfig::validate`] refuses.
+    pub fn with_bridge(mut self, config: &BridgeConfig) -> Result<Self, ConfigError> {
+        self.bridge = Some(Bridge::new(config)?);
+        Ok(self)
     }
 
     /// Translates a burst in place and sets every packet's outcome.
@@ -46,9 +62,47 @@ impl Node {
     /// it is a repetition, a recording, or of a peer that nothing is taken from.
     pub fn handle_frame(&mut self, now: Time, frame: &OpenFrame) -> bool {
         match &mut self.sync {
-            Some(sync) => sync.handle_frame(now, frame, &mut self.nat64),
+            Some(sync) => {
+                let taken = sync.handle_frame(now, frame, &mut self.nat64);
+                self.notice_changes(now);
+                taken
+            }
             None => false,
         }
+    }
+
+    /// Takes a datagram of joold's, or a kernel module's batch, from somebody with that address.
+    /// False if it is none.
+    pub fn handle_datagram(&mut self, now: Time, from: IpAddr, datagram: &[u8]) -> bool {
+        let Some(bridge) = &mut self.bridge else { return false };
+        let taken = bridge.handle_datagram(now, from, datagram, &mut self.nat64);
+        self.notice_changes(now);
+        taken
+    }
+
+    /// The next datagram for joolds, or batch for the kernel module. Like frames, they are made
+    /// when they are asked for.
+    pub fn poll_datagram(&mut self, now: Time) -> Option<Vec<u8>> {
+        self.bridge.as_mut()?.poll_transmit(now, &mut self.nat64)
+    }
+
+    /// Tells joolds or the kernel module every session.
+    pub fn advertise(&mut self, now: Time) {
+        if let Some(bridge) = &mut self.bridge {
+            bridge.advertise(now);
+        }
+    }
+
+    /// Takes and tells datagrams of that format alone.
+    pub fn pin_format(&mut self, format: Format) {
+        if let Some(bridge) = &mut self.bridge {
+            bridge.pin(format);
+        }
+    }
+
+    /// Everybody heard on joold's side.
+    pub fn talkers(&self) -> impl Iterator<Item = (IpAddr, Talker)> + '_ {
+        self.bridge.iter().flat_map(Bridge::talkers)
     }
 
     /// Counts bytes that [`Keyring::open`](crate::sync::Keyring::open) refused.
@@ -64,13 +118,17 @@ impl Node {
         if let Some(sync) = &mut self.sync {
             sync.handle_timeout(now, &mut self.nat64);
         }
+        if let Some(bridge) = &mut self.bridge {
+            bridge.handle_timeout(now, &mut self.nat64);
+        }
         self.notice_changes(now);
     }
 
     /// When `handle_timeout` is to be called next.
     pub fn poll_timeout(&self) -> Option<Time> {
         let sync = self.sync.as_ref().and_then(Sync::poll_timeout);
-        [self.nat64.poll_timeout(), sync].into_iter().flatten().min()
+        let bridge = self.bridge.as_ref().and_then(Bridge::poll_timeout);
+        [self.nat64.poll_timeout(), sync, bridge].into_iter().flatten().min()
     }
 
     /// The next packet that the translator itself has to send.
@@ -91,7 +149,8 @@ impl Node {
 
     /// The next thing worth a line in the log.
     pub fn poll_event(&mut self) -> Option<Event> {
-        self.sync.as_mut()?.poll_event()
+        let event = self.sync.as_mut().and_then(Sync::poll_event);
+        event.or_else(|| self.bridge.as_mut()?.poll_event())
     }
 
     /// The next line of the operator's log of mappings and sessions.
@@ -106,7 +165,13 @@ impl Node {
 
     /// Why it may become MASTER, or not.
     pub fn reason(&self) -> Reason {
-        self.sync.as_ref().map_or(Reason::NoSynchronisation, Sync::reason)
+        let sync = self.sync.as_ref().map(Sync::reason);
+        let bridge = self.bridge.as_ref().map(Bridge::reason);
+        match (sync, bridge) {
+            (Some(sync), Some(bridge)) if sync.ready() && !bridge.ready() => bridge,
+            (Some(sync), _) => sync,
+            (None, bridge) => bridge.unwrap_or(Reason::NoSynchronisation),
+        }
     }
 
     /// Every peer heard since the start, by number.
@@ -152,6 +217,52 @@ impl Node {
         if let Some(sync) = &mut self.sync {
             sync.notice_changes(now, self.nat64.changes_pending());
         }
+        if let Some(bridge) = &mut self.bridge {
+            bridge.notice_changes(now, self.nat64.bridge_pending());
+        }
+    }
+}
+
+impl Bridged for Nat64 {
+    fn hear(&mut self, now: Time, session: &joold::Session) -> Learned {
+        let joold::Session { key, state, timer, lifetime_ms } = *session;
+        let timeout_ms = match timer {
+            Timer::Established => self.timeout_ms(key.proto, State::Established),
+            Timer::Transitory => self.timeout_ms(key.proto, State::Trans),
+            Timer::Syn4 => joold::SYN4_MS,
+        };
+        let record = SessionRecord { key, state, lifetime_ms, version: 0 };
+        self.hear(now, &record, timeout_ms)
+    }
+
+    fn track_bridge(&mut self, on: bool) {
+        self.track_bridge(on);
+    }
+
+    fn bridge_pending(&self) -> usize {
+        self.bridge_pending()
+    }
+
+    fn pop_bridge(&mut self, now: Time) -> Option<SessionRecord> {
+        self.pop_bridge(now)
+    }
+
+    fn scan_bridge(
+        &self,
+        now: Time,
+        cursor: u32,
+        budget: usize,
+        f: &mut dyn FnMut(SessionRecord),
+    ) -> Option<u32> {
+        self.scan_bridge(now, cursor, budget, f)
+    }
+
+    fn pool6(&self) -> Pool6 {
+        self.config().pool6
+    }
+
+    fn stats(&mut self) -> &mut Stats {
+        &mut self.stats
     }
 }
 

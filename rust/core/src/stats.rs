@@ -212,6 +212,37 @@ counters! {
         FrameOwnIdentity = "sync_frame_own_identity",
         /// Frames missing from a peer's sequence.
         FrameGap = "sync_frame_gap",
+        /// Datagrams of joolds, or batches of a kernel module, received.
+        JooldReceived = "joold_datagrams_received",
+        /// Datagrams or batches handed over for joolds or a kernel module.
+        JooldSent = "joold_datagrams_sent",
+        /// Sessions in datagrams of joolds that were received.
+        JooldSessionsReceived = "joold_sessions_received",
+        /// Sessions in datagrams for joolds.
+        JooldSessionsSent = "joold_sessions_sent",
+        /// Sessions of joolds that contradict themselves: a protocol, state or timer that doesn't
+        /// exist, dst6 outside pool6, ports that don't match.
+        JooldRejected = "joold_sessions_rejected",
+        /// Sessions of joolds refused for a lifetime of nothing or of more than 20 days.
+        JooldLifetime = "joold_lifetimes_impossible",
+        /// Sessions of joolds whose lifetime was cut to what our timeouts allow.
+        JooldLifetimeCut = "joold_lifetimes_cut",
+        /// Datagrams refused that are none of joold's.
+        JooldMalformed = "joold_datagrams_malformed",
+        /// Datagrams refused for more bytes than joold reads.
+        JooldOversized = "joold_datagrams_oversized",
+        /// Datagrams refused since their last session goes on behind their end.
+        JooldTruncated = "joold_datagrams_truncated",
+        /// Datagrams refused for what stands behind their last session.
+        JooldPadded = "joold_datagrams_padded",
+        /// Datagrams refused since they mix formats of joold's.
+        JooldMixed = "joold_datagrams_mixed",
+        /// Datagrams refused since a machine of the other byte order made them.
+        JooldForeignEndian = "joold_datagrams_foreign_endian",
+        /// Datagrams refused for attributes that belong to different formats.
+        JooldAmbiguous = "joold_datagrams_ambiguous",
+        /// Datagrams refused for another format than the configured one.
+        JooldOtherFormat = "joold_datagrams_other_format",
         /// Packets lost because the TUN device was down or not there, or the kernel out of memory.
         DeviceDown = "device_down_packets",
         /// Packets that the kernel refused to take from the TUN device.

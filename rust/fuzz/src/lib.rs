@@ -2,10 +2,12 @@
 
 mod judge;
 
+use jsync_core::addr::Pool6;
 use jsync_core::config::Config;
 use jsync_core::nat64::Nat64;
 use jsync_core::node::Node;
 use jsync_core::packet::{HEADROOM, Offload, Outcome, Packet};
+use jsync_core::sync::joold::{self, BridgeConfig};
 use jsync_core::sync::{Keyring, SyncConfig};
 use jsync_core::time::Time;
 
@@ -109,6 +111,48 @@ pub fn frame(data: &[u8]) {
         now = now.max(next);
         node.handle_timeout(now);
         drain(&mut node, now);
+    }
+}
+
+/// Any bytes are datagrams, each behind three bytes: its length and who sends it. What is decoded
+/// is what it encodes to, and a node takes it from joolds and tells it to them.
+///
+/// # Panics
+/// If a session comes out that didn't go in, or the node panics or holds more than it may.
+pub fn joold(data: &[u8]) {
+    let mut rest = &data[..data.len().min(MAX_INPUT)];
+    let bridge = BridgeConfig { join_timeout: 0, ..BridgeConfig::default() };
+    let node = Node::new(config(), None, &[1; 32]).and_then(|node| node.with_bridge(&bridge));
+    let mut node = node.expect("the configuration is right");
+    let mut now = Time::from_millis(1);
+    while let [high, low, from, tail @ ..] = rest {
+        let len = usize::from(u16::from_be_bytes([*high & 15, *low])).min(tail.len());
+        let (datagram, next) = tail.split_at(len);
+        decode_and_encode(datagram);
+        node.handle_timeout(now);
+        node.handle_datagram(now, [192, 0, 2, *from].into(), datagram);
+        while let Some(told) = node.poll_datagram(now) {
+            let decoded = joold::decode(&told, None, Pool6::WELL_KNOWN).expect("ours are right");
+            assert!(decoded.sessions.iter().all(Result::is_ok), "ours are right");
+        }
+        while node.poll_event().is_some() {}
+        assert!(node.nat64().session_count() <= node.nat64().config().max_sessions);
+        now = now + 100 * u64::from(*high >> 4);
+        rest = next;
+    }
+}
+
+fn decode_and_encode(datagram: &[u8]) {
+    let Ok(decoded) = joold::decode(datagram, None, Pool6::WELL_KNOWN) else { return };
+    let mut again = Vec::new();
+    for session in decoded.sessions.iter().flatten() {
+        joold::encode(&mut again, decoded.format, Pool6::WELL_KNOWN, session);
+    }
+    assert!(again.len() <= datagram.len(), "a session was invented");
+    let decoded: Vec<_> = decoded.sessions.into_iter().filter(Result::is_ok).collect();
+    match joold::decode(&again, None, Pool6::WELL_KNOWN) {
+        Ok(same) => assert_eq!(same.sessions, decoded),
+        Err(error) => assert!(decoded.is_empty(), "{error}"),
     }
 }
 

@@ -5,8 +5,12 @@ use std::path::Path;
 
 type Target = fn(&[u8]);
 
-const TARGETS: [(&str, Target); 3] =
-    [("wire", jsync_fuzz::wire), ("frame", jsync_fuzz::frame), ("node", jsync_fuzz::node)];
+const TARGETS: [(&str, Target); 4] = [
+    ("wire", jsync_fuzz::wire),
+    ("frame", jsync_fuzz::frame),
+    ("joold", jsync_fuzz::joold),
+    ("node", jsync_fuzz::node),
+];
 
 #[test]
 fn corpora() {

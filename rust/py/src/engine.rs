@@ -13,16 +13,22 @@ use jsync_io::Engine;
 pub struct Driven {
     pub node: Node,
     frame: Option<Transmit>,
+    datagram: Option<Vec<u8>>,
     event: Option<String>,
 }
 
 impl Driven {
     pub fn new(node: Node) -> Self {
-        Self { node, frame: None, event: None }
+        Self { node, frame: None, datagram: None, event: None }
     }
 
     pub fn poll_transmit(&mut self, now: Time) -> Option<Transmit> {
         self.frame.take().or_else(|| self.node.poll_transmit(now))
+    }
+
+    /// The next datagram for joolds.
+    pub fn poll_datagram(&mut self, now: Time) -> Option<Vec<u8>> {
+        self.datagram.take().or_else(|| self.node.poll_datagram(now))
     }
 
     /// The next line of the log.
@@ -54,8 +60,9 @@ impl Engine for Driven {
 
     fn has_output(&mut self, now: Time) -> bool {
         self.frame = self.poll_transmit(now);
+        self.datagram = self.poll_datagram(now);
         self.event = self.poll_event();
-        self.frame.is_some() || self.event.is_some()
+        self.frame.is_some() || self.datagram.is_some() || self.event.is_some()
     }
 
     fn count(&mut self, counter: Counter, n: u64) {

@@ -1,6 +1,7 @@
 //! Every error that Python may see from here, and its exception.
 
 use jsync_core::nat64;
+use jsync_core::sync::joold;
 use pyo3::PyErr;
 use pyo3::create_exception;
 use pyo3::exceptions::{PyOSError, PyValueError};
@@ -16,6 +17,12 @@ create_exception!(
     ChangeError,
     PyValueError,
     "A change that was refused for what is there already; the message says for what."
+);
+create_exception!(
+    _core,
+    DatagramError,
+    PyValueError,
+    "A datagram that is none of joold's, or not of the format asked for; the message says why."
 );
 create_exception!(
     _core,
@@ -35,6 +42,8 @@ pub enum Error {
     Device(jsync_io::DeviceError),
     /// The system refused a file descriptor or a thread.
     Io(std::io::Error),
+    /// A datagram is none of joold's.
+    Datagram(joold::DatagramError),
     /// An argument is out of its range.
     Argument(&'static str),
 }
@@ -51,6 +60,12 @@ impl From<nat64::ChangeError> for Error {
             nat64::ChangeError::Invalid(error) => error.into(),
             error => Self::Change(error.to_string()),
         }
+    }
+}
+
+impl From<joold::DatagramError> for Error {
+    fn from(error: joold::DatagramError) -> Self {
+        Self::Datagram(error)
     }
 }
 
@@ -73,6 +88,7 @@ impl From<Error> for PyErr {
             Error::Change(message) => ChangeError::new_err(message),
             Error::Device(error) => DeviceError::new_err((error.errno(), error.to_string())),
             Error::Io(error) => error.into(),
+            Error::Datagram(error) => DatagramError::new_err(error.to_string()),
             Error::Argument(message) => PyValueError::new_err(message),
         }
     }

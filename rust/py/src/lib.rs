@@ -5,6 +5,7 @@
 
 mod engine;
 mod error;
+mod joold;
 mod node;
 mod rows;
 
@@ -20,7 +21,9 @@ mod _core {
     use super::*;
 
     #[pymodule_export]
-    use super::error::{ChangeError, ConfigError, DeviceError};
+    use super::error::{ChangeError, ConfigError, DatagramError, DeviceError};
+    #[pymodule_export]
+    use super::joold::{decode_joold, encode_joold};
     #[pymodule_export]
     use super::node::Node;
 

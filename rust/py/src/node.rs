@@ -1,5 +1,6 @@
 //! The class `Node`.
 
+use std::net::IpAddr;
 use std::os::fd::AsRawFd;
 
 use jsync_core::config::Config;
@@ -17,7 +18,8 @@ use serde_json::Value;
 
 use crate::engine::Driven;
 use crate::error::Error;
-use crate::rows::{Bib, Peer, Session, Status};
+use crate::joold::parse_format;
+use crate::rows::{Bib, Joold, Peer, Session, Status};
 
 /// Lines of the log that are fetched at once.
 const EVENTS: usize = 1024;
@@ -36,12 +38,13 @@ pub struct Node {
 #[pymethods]
 impl Node {
     #[new]
-    #[pyo3(signature = (nat64, sync, *, keys, secret))]
+    #[pyo3(signature = (nat64, sync, *, keys, secret, joold = None))]
     fn new(
         nat64: &[u8],
         sync: Option<&[u8]>,
         keys: Vec<PyBackedBytes>,
         secret: &[u8],
+        joold: Option<&[u8]>,
     ) -> Result<Self, Error> {
         let nat64 = nat64_config(nat64)?;
         let sync = sync.map(|sync| from_json::<SyncConfig>("sync", sync)).transpose()?;
@@ -52,7 +55,10 @@ impl Node {
             .map_err(|_| Error::Argument("keys: each must be 32 bytes"))?;
         let secret = secret.try_into().map_err(|_| Error::Argument("secret: must be 32 bytes"))?;
         let keyring = sync.as_ref().map(|sync| Keyring::new(&keys, sync)).transpose()?;
-        let node = node::Node::new(nat64, sync, secret)?;
+        let mut node = node::Node::new(nat64, sync, secret)?;
+        if let Some(joold) = joold {
+            node = node.with_bridge(&from_json("joold", joold)?)?;
+        }
         let driver = Driver::new(Driven::new(node))?;
         Ok(Self { driver, keyring: keyring.map(Mutex::new) })
     }
@@ -88,6 +94,43 @@ impl Node {
 
     fn receive_frames(&self, py: Python<'_>, frames: Vec<PyBackedBytes>) -> Vec<u16> {
         py.detach(|| frames.iter().map(|frame| self.receive_frame(frame)).collect())
+    }
+
+    #[pyo3(signature = (limit = 64))]
+    fn take_datagrams<'py>(&self, py: Python<'py>, limit: usize) -> Vec<Bound<'py, PyBytes>> {
+        let datagrams: Vec<_> = py.detach(|| {
+            let next = || self.driver.update(Driven::poll_datagram);
+            std::iter::from_fn(next).take(limit).collect()
+        });
+        datagrams.into_iter().map(|datagram| PyBytes::new(py, &datagram)).collect()
+    }
+
+    fn receive_datagrams(
+        &self,
+        py: Python<'_>,
+        datagrams: Vec<(IpAddr, PyBackedBytes)>,
+    ) -> Vec<bool> {
+        let receive = |from: &IpAddr, datagram: &[u8]| {
+            self.driver.update(|driven, now| driven.node.handle_datagram(now, *from, datagram))
+        };
+        py.detach(|| datagrams.iter().map(|(from, bytes)| receive(from, bytes)).collect())
+    }
+
+    fn advertise(&self, py: Python<'_>) {
+        py.detach(|| self.driver.update(|driven, now| driven.node.advertise(now)));
+    }
+
+    fn pin_format(&self, py: Python<'_>, format: &str) -> Result<(), Error> {
+        let format = parse_format(format)?;
+        py.detach(|| self.driver.update(|driven, _| driven.node.pin_format(format)));
+        Ok(())
+    }
+
+    fn joolds(&self, py: Python<'_>) -> Vec<Joold> {
+        py.detach(|| {
+            let now = jsync_io::now();
+            self.driver.read(|d| d.node.talkers().map(|t| Joold::new(now, t)).collect())
+        })
     }
 
     fn take_events(&self, py: Python<'_>) -> Vec<String> {

@@ -1,8 +1,12 @@
 //! What Python gets to see, as dictionaries.
 
+use std::net::IpAddr;
+
 use jsync_core::addr::Pool6;
 use jsync_core::sync::PeerStatus;
+use jsync_core::sync::joold::Talker;
 use jsync_core::table::{BibRecord, SessionRecord};
+use jsync_core::time::Time;
 use pyo3::IntoPyObject;
 
 #[derive(IntoPyObject)]
@@ -91,6 +95,29 @@ impl From<PeerStatus> for Peer {
             frames_received: peer.frames_received,
             gaps: peer.gaps,
             mismatch: peer.mismatch.map(|field| field.to_string()),
+        }
+    }
+}
+
+#[derive(IntoPyObject)]
+pub struct Joold {
+    address: String,
+    format: &'static str,
+    heard_ms_ago: u64,
+    datagrams: u64,
+    sessions: u64,
+    refused: u64,
+}
+
+impl Joold {
+    pub fn new(now: Time, (address, talker): (IpAddr, Talker)) -> Self {
+        Self {
+            address: address.to_string(),
+            format: talker.format.name(),
+            heard_ms_ago: now.millis_since(talker.heard),
+            datagrams: talker.datagrams,
+            sessions: talker.sessions,
+            refused: talker.refused,
         }
     }
 }

@@ -45,7 +45,7 @@ impl Nat64 {
     fn expire(&mut self, now: Time, id: SessionId) {
         let session = self.table.session(id);
         let proto = self.table.bib(self.table.bib_of(id)).proto();
-        let ours = session.flags & flag::LOCAL != 0;
+        let ours = session.flags & (flag::LOCAL | flag::HEARD) == flag::LOCAL;
         if proto == Proto::Tcp && session.state() == State::Established && ours {
             // Perhaps both ends are there and just silent: one of them is asked. A copy of a
             // peer's session isn't worth a probe, since the peer sends it.

@@ -25,7 +25,7 @@ use crate::table::fragment::Fragments;
 use crate::table::stored::Stored;
 use crate::table::subscriber::Limits;
 use crate::table::{
-    BibRecord, Change, Learned, LogEvent, SessionKey, SessionRecord, State, Table, Timeouts,
+    BibRecord, Change, Learned, LogEvent, Merge, SessionKey, SessionRecord, State, Table, Timeouts,
 };
 use crate::time::Time;
 use crate::tuple::Proto;
@@ -172,27 +172,32 @@ impl Nat64 {
 
     /// Merges a peer's session.
     pub fn learn(&mut self, now: Time, record: &SessionRecord) -> Learned {
-        let key = &record.key;
-        let misplaced = self.config.pool6.contains(&key.src6.addr)
-            || !crate::addr::is_unicast6(key.src6.addr)
-            || !crate::addr::is_unicast4(key.dst4.addr);
-        let learned = if misplaced {
-            Learned::Rejected
+        let merge = if self.is_misplaced(&record.key) {
+            Learned::Rejected.into()
         } else {
-            let merge = self.table.learn(now, record);
-            if merge.collided {
-                self.stats.count(Counter::SyncCollisions);
-            }
-            merge.learned
+            self.table.learn(now, record)
         };
-        match learned {
+        self.count_merge(merge)
+    }
+
+    fn is_misplaced(&self, key: &SessionKey) -> bool {
+        self.config.pool6.contains(&key.src6.addr)
+            || !crate::addr::is_unicast6(key.src6.addr)
+            || !crate::addr::is_unicast4(key.dst4.addr)
+    }
+
+    fn count_merge(&mut self, merge: Merge) -> Learned {
+        if merge.collided {
+            self.stats.count(Counter::SyncCollisions);
+        }
+        match merge.learned {
             Learned::Applied => self.stats.count(Counter::SessionsLearned),
             Learned::Rejected => self.stats.count(Counter::SyncRejected),
             Learned::Full => self.stats.count(Counter::SyncTableFull),
             Learned::Unchanged | Learned::Stale | Learned::Collision => {}
         }
         self.count_bibs();
-        learned
+        merge.learned
     }
 
     /// Merges a peer's removal; false if the table has no such session or a later version of it.
@@ -203,6 +208,24 @@ impl Nat64 {
             self.count_bibs();
         }
         removed
+    }
+
+    /// Merges a session that was told without a version, by a joold or a kernel module.
+    /// `timeout_ms` is its timer's: what the lifetime lacks of that is its age.
+    pub fn hear(&mut self, now: Time, record: &SessionRecord, timeout_ms: u32) -> Learned {
+        let longest = self.timeout_ms(record.key.proto, record.state);
+        let longest = longest.saturating_add(longest / 4);
+        let mut record = *record;
+        if record.lifetime_ms > longest {
+            record.lifetime_ms = longest;
+            self.stats.count(Counter::JooldLifetimeCut);
+        }
+        let merge = if self.is_misplaced(&record.key) {
+            Learned::Rejected.into()
+        } else {
+            self.table.hear(now, &record, timeout_ms)
+        };
+        self.count_merge(merge)
     }
 
     /// Whether changes are collected for synchronisation. At first they are not.
@@ -241,6 +264,32 @@ impl Nat64 {
         f: &mut dyn FnMut(BibRecord),
     ) -> Option<u32> {
         self.table.bib_scan(cursor, budget, f)
+    }
+
+    /// Whether sessions are collected for joolds. At first they are not.
+    pub fn track_bridge(&mut self, on: bool) {
+        self.table.track_bridge(on);
+    }
+
+    /// How many things wait for `pop_bridge`, at most.
+    pub fn bridge_pending(&self) -> usize {
+        self.table.bridge_pending()
+    }
+
+    /// The next session that joolds have to be told of.
+    pub fn pop_bridge(&mut self, now: Time) -> Option<SessionRecord> {
+        self.table.pop_bridge(now)
+    }
+
+    /// Like `scan`, with lifetimes as joolds are to be told of them.
+    pub fn scan_bridge(
+        &self,
+        now: Time,
+        cursor: u32,
+        budget: usize,
+        f: &mut dyn FnMut(SessionRecord),
+    ) -> Option<u32> {
+        self.table.scan_bridge(now, cursor, budget, f)
     }
 
     /// What a lifetime on the wire carries on top, in ms: a quarter of the state's timeout.

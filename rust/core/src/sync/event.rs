@@ -2,9 +2,12 @@
 
 use alloc::collections::VecDeque;
 use core::fmt;
+use core::net::IpAddr;
 
 use crate::sync::digest::Field;
 use crate::sync::frame::FrameError;
+use crate::sync::joold::{DatagramError, Format};
+use crate::table::SessionKey;
 use crate::time::Time;
 
 /// Events kept for who doesn't ask.
@@ -111,6 +114,47 @@ pub enum Event {
         /// The one that was turned away.
         node: u16,
     },
+    /// A joold is heard for the first time, or in another format.
+    JooldHeard {
+        /// Its address.
+        from: IpAddr,
+        /// Its format.
+        format: Format,
+    },
+    /// A joold writes another format than the one that we tell in.
+    JooldOtherFormat {
+        /// Its address.
+        from: IpAddr,
+        /// Its format.
+        format: Format,
+        /// Ours.
+        ours: Format,
+    },
+    /// Nobody was heard whose format could be taken.
+    JooldFormatUnknown,
+    /// Datagrams came that aren't joold's; told at most once in ten seconds.
+    JooldRefused {
+        /// Where the last one came from.
+        from: IpAddr,
+        /// What was wrong with it.
+        error: DatagramError,
+        /// How many since the last time.
+        count: u64,
+    },
+    /// Sessions of joolds collided with mappings of ours; told at most once in ten seconds.
+    JooldCollision {
+        /// Where the last one came from.
+        from: IpAddr,
+        /// The last one.
+        key: SessionKey,
+        /// How many since the last time.
+        count: u64,
+    },
+    /// The whole table was told to joolds.
+    JooldAdvertised {
+        /// How many sessions it had.
+        sessions: u64,
+    },
     /// So many events happened before anyone asked that some were forgotten.
     Forgotten {
         /// How many.
@@ -137,6 +181,8 @@ pub enum Reason {
         /// The peer.
         node: u16,
     },
+    /// It has listened to joolds for join-timeout; they can't say whether that was all.
+    Listened,
     /// No peer has sessions that this node lacks.
     Alone,
     /// A peer's table has arrived.
@@ -149,7 +195,10 @@ pub enum Reason {
 impl Reason {
     /// Whether it is a reason to be ready.
     pub const fn ready(self) -> bool {
-        matches!(self, Self::NoSynchronisation | Self::Alone | Self::Fetched { .. })
+        matches!(
+            self,
+            Self::NoSynchronisation | Self::Listened | Self::Alone | Self::Fetched { .. }
+        )
     }
 }
 
@@ -162,6 +211,7 @@ impl fmt::Display for Reason {
                 write!(f, "node {node} has sessions, but its {field} differs from ours")
             }
             Self::Fetching { node } => write!(f, "fetching the sessions of node {node}"),
+            Self::Listened => f.write_str("join-timeout has passed; joold can't tell more"),
             Self::Alone => f.write_str("no peer has sessions that are missing here"),
             Self::Fetched { node } => write!(f, "has the sessions of node {node}"),
         }
@@ -206,6 +256,30 @@ impl fmt::Display for Event {
                  its own"
             ),
             Self::TooManyPeers { node } => write!(f, "too many peers: node {node} is ignored"),
+            Self::JooldHeard { from, format } => {
+                write!(f, "joold at {from} is heard, in the format of Jool {format}")
+            }
+            Self::JooldOtherFormat { from, format, ours } => write!(
+                f,
+                "joold at {from} writes the format of Jool {format} and we write that of {ours}: \
+                 Jools of different formats can't share a group"
+            ),
+            Self::JooldFormatUnknown => f.write_str(
+                "no joold was heard, so its format isn't known: nothing is sent to any until one \
+                 is heard, or format is configured",
+            ),
+            Self::JooldRefused { from, error, count } => {
+                write!(f, "refused {count} joold datagrams; the last, of {from}: {error}")
+            }
+            Self::JooldCollision { from, key, count } => write!(
+                f,
+                "{count} sessions of joolds collide with mappings of ours; the last, of {from}: \
+                 {} {} - {}",
+                key.proto, key.src6, key.src4
+            ),
+            Self::JooldAdvertised { sessions } => {
+                write!(f, "told joold all {sessions} sessions")
+            }
             Self::Forgotten { count } => write!(f, "{count} events were forgotten"),
         }
     }
@@ -238,6 +312,10 @@ pub(crate) struct Events {
     refused: [Repeated; 4],
     own_identity: Repeated,
     too_many: Repeated,
+    joold_heard: Repeated,
+    joold_other_format: Repeated,
+    joold_refused: Repeated,
+    joold_collision: Repeated,
 }
 
 impl Events {
@@ -279,6 +357,30 @@ impl Events {
     pub fn too_many_peers(&mut self, now: Time, node: u16) {
         if self.too_many.tell(now).is_some() {
             self.push(Event::TooManyPeers { node });
+        }
+    }
+
+    pub fn joold_heard(&mut self, now: Time, from: IpAddr, format: Format) {
+        if self.joold_heard.tell(now).is_some() {
+            self.push(Event::JooldHeard { from, format });
+        }
+    }
+
+    pub fn joold_other_format(&mut self, now: Time, from: IpAddr, format: Format, ours: Format) {
+        if self.joold_other_format.tell(now).is_some() {
+            self.push(Event::JooldOtherFormat { from, format, ours });
+        }
+    }
+
+    pub fn joold_refused(&mut self, now: Time, from: IpAddr, error: DatagramError) {
+        if let Some(count) = self.joold_refused.tell(now) {
+            self.push(Event::JooldRefused { from, error, count });
+        }
+    }
+
+    pub fn joold_collision(&mut self, now: Time, from: IpAddr, key: SessionKey) {
+        if let Some(count) = self.joold_collision.tell(now) {
+            self.push(Event::JooldCollision { from, key, count });
         }
     }
 }

@@ -7,6 +7,7 @@ pub mod digest;
 pub mod event;
 pub mod frame;
 mod graves;
+pub mod joold;
 mod member;
 pub mod message;
 pub mod peer;

@@ -1,4 +1,5 @@
-//! What peers have to be told: a list of changed sessions and one of removals.
+//! What peers have to be told: a list of changed sessions and one of removals. And what joolds
+//! have to be told, who know no removals.
 
 use alloc::collections::VecDeque;
 
@@ -10,44 +11,120 @@ use super::session::{SessionId, flag};
 /// own lifetime.
 const MAX_REMOVALS: usize = 1 << 20;
 
-/// Changes in the order in which they came up. A session stands in the list once however often it
-/// changes ([`flag::DIRTY`]), so the list is as bounded as the table.
-#[derive(Debug, Default)]
+/// Sessions in the order in which they came up. One stands in the list once however often it
+/// changes, since a flag says so; so the list is as bounded as the table.
+#[derive(Debug)]
+struct List {
+    flag: u8,
+    ids: VecDeque<u32>,
+}
+
+impl List {
+    fn push(&mut self, arena: &mut Arena, id: SessionId, sessions: u32) {
+        if self.ids.len() > 2 * sessions as usize + 1024 {
+            // Sessions that ended before they were told have left their numbers behind.
+            self.ids.retain(|&raw| has(arena, SessionId::from_raw(raw), self.flag));
+        }
+        arena.session_mut(id).flags |= self.flag;
+        self.ids.push_back(id.raw());
+    }
+
+    fn pop(&mut self, arena: &mut Arena) -> Option<SessionId> {
+        loop {
+            let id = SessionId::from_raw(self.ids.pop_front()?);
+            if has(arena, id, self.flag) {
+                arena.session_mut(id).flags &= !self.flag;
+                return Some(id);
+            }
+        }
+    }
+
+    fn clear(&mut self, arena: &mut Arena) {
+        while self.pop(arena).is_some() {}
+    }
+}
+
+fn has(arena: &Arena, id: SessionId, flag: u8) -> bool {
+    let wanted = flag::LIVE | flag;
+    arena.session(id).flags & wanted == wanted
+}
+
+/// What waits for peers, and for joolds.
+#[derive(Debug)]
 pub struct Changes {
-    /// Whether anything is collected.
+    /// Whether anything is collected for peers.
     pub tracked: bool,
-    dirty: VecDeque<u32>,
+    /// Whether anything is collected for joolds.
+    pub bridge_tracked: bool,
+    dirty: List,
+    bridged: List,
     removed: VecDeque<(SessionKey, u32)>,
 }
 
+impl Default for Changes {
+    fn default() -> Self {
+        Self {
+            tracked: false,
+            bridge_tracked: false,
+            dirty: List { flag: flag::DIRTY, ids: VecDeque::new() },
+            bridged: List { flag: flag::BRIDGED, ids: VecDeque::new() },
+            removed: VecDeque::new(),
+        }
+    }
+}
+
 impl Changes {
+    /// Whether anybody has to be told of a session that lives on.
+    pub fn anybody(&self) -> bool {
+        self.tracked || self.bridge_tracked
+    }
+
     /// Collects changes from now on. Room for every session is reserved, so that a peer that
     /// doesn't listen for a while makes no pause for growth.
     pub fn begin(&mut self, max_sessions: u32) {
         self.tracked = true;
-        self.dirty.reserve(max_sessions as usize);
+        self.dirty.ids.reserve(max_sessions as usize);
     }
 
-    /// Forgets everything.
-    pub fn clear(&mut self, arena: &mut Arena) {
+    /// Forgets what waits for peers, and collects nothing more for them.
+    pub fn end(&mut self, arena: &mut Arena) {
+        self.tracked = false;
         self.removed.clear();
-        while let Some(id) = self.pop_dirty(arena) {
-            arena.session_mut(id).flags &= !flag::DIRTY;
-        }
+        self.dirty.clear(arena);
+    }
+
+    /// The same as `begin`, for joolds.
+    pub fn begin_bridge(&mut self, max_sessions: u32) {
+        self.bridge_tracked = true;
+        self.bridged.ids.reserve(max_sessions as usize);
+    }
+
+    /// The same as `end`, for joolds.
+    pub fn end_bridge(&mut self, arena: &mut Arena) {
+        self.bridge_tracked = false;
+        self.bridged.clear(arena);
     }
 
     /// How much waits, at most: sessions that ended before they were told are still counted.
     pub fn pending(&self) -> usize {
-        self.dirty.len() + self.removed.len()
+        self.dirty.ids.len() + self.removed.len()
+    }
+
+    /// The same for joolds.
+    pub fn bridge_pending(&self) -> usize {
+        self.bridged.ids.len()
     }
 
     /// Puts a session, which doesn't stand in it, into the list.
-    pub fn push_dirty(&mut self, arena: &Arena, id: SessionId, sessions: u32) {
-        if self.dirty.len() > 2 * sessions as usize + 1024 {
-            // Sessions that ended before they were told have left their numbers behind.
-            self.dirty.retain(|&raw| is_dirty(arena, SessionId::from_raw(raw)));
+    pub fn push_dirty(&mut self, arena: &mut Arena, id: SessionId, sessions: u32) {
+        self.dirty.push(arena, id, sessions);
+    }
+
+    /// Puts a session, if it doesn't stand in it, into the list for joolds.
+    pub fn push_bridged(&mut self, arena: &mut Arena, id: SessionId, sessions: u32) {
+        if self.bridge_tracked && arena.session(id).flags & flag::BRIDGED == 0 {
+            self.bridged.push(arena, id, sessions);
         }
-        self.dirty.push_back(id.raw());
     }
 
     /// Puts a removal into the list.
@@ -59,22 +136,17 @@ impl Changes {
     }
 
     /// The next changed session.
-    pub fn pop_dirty(&mut self, arena: &Arena) -> Option<SessionId> {
-        loop {
-            let id = SessionId::from_raw(self.dirty.pop_front()?);
-            if is_dirty(arena, id) {
-                return Some(id);
-            }
-        }
+    pub fn pop_dirty(&mut self, arena: &mut Arena) -> Option<SessionId> {
+        self.dirty.pop(arena)
+    }
+
+    /// The next session that joolds have to be told of.
+    pub fn pop_bridged(&mut self, arena: &mut Arena) -> Option<SessionId> {
+        self.bridged.pop(arena)
     }
 
     /// The next removal.
     pub fn pop_removed(&mut self) -> Option<(SessionKey, u32)> {
         self.removed.pop_front()
     }
-}
-
-fn is_dirty(arena: &Arena, id: SessionId) -> bool {
-    let wanted = flag::LIVE | flag::DIRTY;
-    arena.session(id).flags & wanted == wanted
 }

@@ -15,7 +15,7 @@ impl Table {
         let earlier = is_newer(session.deadline, new);
         session.deadline = new;
         let before = session.flags;
-        session.flags |= flag::TOUCHED | flag::LOCAL;
+        session.flags = before & !flag::HEARD | flag::TOUCHED | flag::LOCAL;
         if before & flag::IDLE != 0 || earlier {
             self.refresh_told(now, id);
         }
@@ -38,7 +38,8 @@ impl Table {
         session.set_state(state);
         session.deadline = deadline(now, lifetime_ms);
         let idle = session.flags & flag::IDLE != 0;
-        session.flags = session.flags & !flag::IDLE | flag::TOUCHED | flag::LOCAL;
+        let cleared = flag::IDLE | flag::HEARD;
+        session.flags = session.flags & !cleared | flag::TOUCHED | flag::LOCAL;
         if earlier || idle || session.prev == NIL {
             self.arm(now, id);
         }
@@ -53,7 +54,7 @@ impl Table {
         let session = *self.arena.session(id);
         let remaining = session.remaining_ms(now);
         let mut delay = remaining;
-        if self.changes.tracked {
+        if self.changes.anybody() {
             let timeout = self.timeouts.of(self.arena.bib(slot).proto(), session.state());
             // The wheel is late by up to a tick; the slack isn't.
             let covered = remaining.saturating_sub(timeout - timeout / 4 + expiry::TICK_MS as u32);
@@ -72,19 +73,18 @@ impl Table {
     /// Peers have to be told of the session. Its version grows even while nobody listens: a peer
     /// that was cut off may have changed its copy, and the two have to be told apart.
     pub(super) fn mark_changed(&mut self, id: SessionId) {
-        let tracked = self.changes.tracked;
+        if self.arena.session(id).flags & flag::HEARD == 0 {
+            self.changes.push_bridged(&mut self.arena, id, self.sessions);
+        }
         let session = self.arena.session_mut(id);
         if session.flags & flag::DIRTY != 0 {
             return;
         }
         session.version = session.version.wrapping_add(1);
         let version = session.version;
-        if tracked {
-            session.flags |= flag::DIRTY;
-        }
         self.note_version(id, version);
-        if tracked {
-            self.changes.push_dirty(&self.arena, id, self.sessions);
+        if self.changes.tracked {
+            self.changes.push_dirty(&mut self.arena, id, self.sessions);
         }
     }
 

@@ -88,7 +88,7 @@ impl Table {
     }
 
     /// Whether the session could have come from a table like ours.
-    fn is_plausible(&self, record: &SessionRecord) -> bool {
+    pub(super) fn is_plausible(&self, record: &SessionRecord) -> bool {
         let key = &record.key;
         record.lifetime_ms > 0
             && (key.proto == Proto::Tcp || record.state == State::Established)
@@ -122,6 +122,7 @@ impl Table {
         match self.insert_session(now, slot, session) {
             Ok(id) => {
                 self.note_version(id, record.version);
+                self.changes.push_bridged(&mut self.arena, id, self.sessions);
                 Learned::Applied
             }
             Err(_) => {
@@ -157,9 +158,10 @@ impl Table {
         session.deadline = deadline(now, lifetime);
         if newer {
             session.version = record.version;
-            session.flags &= !(flag::LOCAL | flag::DIRTY | flag::TOUCHED);
+            session.flags &= !(flag::LOCAL | flag::DIRTY | flag::TOUCHED | flag::HEARD);
             session.flags |= flag::IDLE;
             self.note_version(id, record.version);
+            self.changes.push_bridged(&mut self.arena, id, self.sessions);
         }
         if lifetime < before.1 {
             self.arm(now, id);

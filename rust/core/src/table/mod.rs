@@ -13,6 +13,7 @@ mod changes;
 pub mod expiry;
 pub mod fragment;
 pub mod hash;
+mod hear;
 mod index;
 mod journal;
 mod life;
@@ -448,7 +449,7 @@ impl Table {
                 version = version.wrapping_add(1);
                 self.changes.push_removed(key, version);
             }
-            if self.journal.sessions {
+            if self.journal.sessions && session.flags & flag::HEARD == 0 {
                 self.journal.push(LogEvent::SessionRemoved(key));
             }
         }

@@ -53,6 +53,10 @@ pub mod flag {
     pub const DIRTY: u8 = 8;
     /// Traffic here made or refreshed it, so its end is ours to tell; else it is a peer's copy.
     pub const LOCAL: u8 = 16;
+    /// The last news of it came from a joold: it is ours to tell peers of, not joolds.
+    pub const HEARD: u8 = 32;
+    /// It stands in the list of what joolds have to be told.
+    pub const BRIDGED: u8 = 64;
 }
 
 /// No record, at the ends of lists.

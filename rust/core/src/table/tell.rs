@@ -25,8 +25,7 @@ impl Table {
         if on {
             self.changes.begin(self.max_sessions);
         } else {
-            self.changes.tracked = false;
-            self.changes.clear(&mut self.arena);
+            self.changes.end(&mut self.arena);
         }
     }
 
@@ -41,8 +40,8 @@ impl Table {
             return Some(Change::Remove(key, version));
         }
         let id = loop {
-            let id = self.changes.pop_dirty(&self.arena)?;
-            self.arena.session_mut(id).flags &= !(flag::DIRTY | flag::TOUCHED);
+            let id = self.changes.pop_dirty(&mut self.arena)?;
+            self.arena.session_mut(id).flags &= !flag::TOUCHED;
             // The end of a session that waits to be swept is told then.
             if self.arena.bib(self.arena.bib_of(id)).is_live() {
                 break id;
@@ -52,6 +51,43 @@ impl Table {
         let slack = self.timeouts.of(record.key.proto, record.state) / 4;
         record.lifetime_ms = record.lifetime_ms.saturating_add(slack);
         Some(Change::Upsert(record))
+    }
+
+    /// Whether sessions are collected for joolds.
+    pub fn track_bridge(&mut self, on: bool) {
+        if on {
+            self.changes.begin_bridge(self.max_sessions);
+        } else {
+            self.changes.end_bridge(&mut self.arena);
+        }
+    }
+
+    /// How many things wait for [`Table::pop_bridge`], at most.
+    pub fn bridge_pending(&self) -> usize {
+        self.changes.bridge_pending()
+    }
+
+    /// The next session that joolds have to be told of. Peers' copies carry slack already.
+    pub fn pop_bridge(&mut self, now: Time) -> Option<SessionRecord> {
+        let id = loop {
+            let id = self.changes.pop_bridged(&mut self.arena)?;
+            if self.arena.bib(self.arena.bib_of(id)).is_live() {
+                break id;
+            }
+        };
+        if !self.changes.tracked {
+            self.arena.session_mut(id).flags &= !flag::TOUCHED;
+        }
+        Some(self.told_to_joolds(now, id))
+    }
+
+    fn told_to_joolds(&self, now: Time, id: SessionId) -> SessionRecord {
+        let mut record = self.record_of(now, id);
+        if self.arena.session(id).flags & (flag::LOCAL | flag::HEARD) == flag::LOCAL {
+            let slack = self.timeouts.of(record.key.proto, record.state) / 4;
+            record.lifetime_ms = record.lifetime_ms.saturating_add(slack);
+        }
+        record
     }
 
     pub(super) fn key_of(&self, slot: u32, session: &Session) -> SessionKey {
@@ -82,6 +118,21 @@ impl Table {
         budget: usize,
         f: &mut dyn FnMut(SessionRecord),
     ) -> Option<u32> {
+        self.visit(cursor, budget, &mut |id| f(self.record_of(now, id)))
+    }
+
+    /// The same, with sessions as joolds are to be told of them.
+    pub fn scan_bridge(
+        &self,
+        now: Time,
+        cursor: u32,
+        budget: usize,
+        f: &mut dyn FnMut(SessionRecord),
+    ) -> Option<u32> {
+        self.visit(cursor, budget, &mut |id| f(self.told_to_joolds(now, id)))
+    }
+
+    fn visit(&self, cursor: u32, budget: usize, f: &mut dyn FnMut(SessionId)) -> Option<u32> {
         let mut id = SessionId::from_raw(cursor);
         for _ in 0..budget {
             let (at, slots) = match id.overflow_slot() {
@@ -96,7 +147,7 @@ impl Table {
                 continue;
             }
             if self.arena.session(id).is_live() && self.arena.bib(self.arena.bib_of(id)).is_live() {
-                f(self.record_of(now, id));
+                f(id);
             }
             id = SessionId::from_raw(id.raw() + 1);
         }
