@@ -20,6 +20,7 @@ COMMANDS = {
     "instance": ("jsync.cli.instance", "show what the node is doing"),
     "peers": ("jsync.cli.peers", "show the other nodes of the cluster"),
     "config": ("jsync.cli.config", "check a configuration file, or show it with its defaults"),
+    "decode": ("jsync.cli.decode", "print the sessions in captured datagrams of joold's"),
     "key": ("jsync.cli.key", "generate the key that the nodes of a cluster share"),
     "keepalived": ("jsync.cli.keepalived", "write a configuration for keepalived"),
     "lab": ("jsync.cli.lab", "a network of namespaces to try things on"),
