@@ -70,6 +70,19 @@ class SyncSection(Section):
     flush_deadline: Duration | None = None
 
 
+class JooldSection(Section):
+    """`[joold]`; durations without a unit are milliseconds."""
+
+    group: str
+    interface: str
+    out_interface: str | None = None
+    port: int = 6400
+    ttl: int = 1
+    format: Literal["auto", "4.1.9", "4.1.12", "4.1.13"] = "auto"
+    flush_deadline: Duration = 5
+    join_timeout: Duration = 2000
+
+
 class Document(Section, kw_only=True):
     """The whole file."""
 
@@ -77,6 +90,7 @@ class Document(Section, kw_only=True):
     nat64: dict[str, Any]
     dataplane: DataplaneSection = msgspec.field(default_factory=DataplaneSection)
     sync: SyncSection | None = None
+    joold: JooldSection | None = None
     keepalived: KeepalivedSection | None = None
 
 
@@ -104,6 +118,7 @@ class Settings:
     sync: SyncSection | None
     keepalived: KeepalivedSection | None
     lines: dict[Path, int]
+    joold: JooldSection | None = None
 
     @property
     def pool6(self) -> ipaddress.IPv6Network:
@@ -134,6 +149,15 @@ class Settings:
             value = getattr(self.sync, key.replace("-", "_"))
             if value is not None:
                 values[key] = parse_duration(value, bare_ms=1)
+        return json.dumps(values).encode()
+
+    def joold_json(self) -> bytes | None:
+        """What the engine has to know of `[joold]`; None without joolds."""
+        if self.joold is None:
+            return None
+        values: dict[str, object] = {"format": self.joold.format}
+        values["flush-deadline"] = parse_duration(self.joold.flush_deadline, bare_ms=1)
+        values["join-timeout"] = parse_duration(self.joold.join_timeout, bare_ms=1)
         return json.dumps(values).encode()
 
     def keys(self) -> list[bytes]:
@@ -222,6 +246,8 @@ def parse(text: str, path: str, *, check_nat64: Callable[[bytes], None] = engine
     _check_dataplane(source, document.dataplane)
     if document.sync is not None:
         _check_sync(source, document.sync)
+    if document.joold is not None:
+        _check_joold(source, document.joold)
     if document.keepalived is not None:
         try:
             check_keepalived(document.keepalived)
@@ -237,6 +263,7 @@ def parse(text: str, path: str, *, check_nat64: Callable[[bytes], None] = engine
         sync=document.sync,
         keepalived=document.keepalived,
         lines=source.lines,
+        joold=document.joold,
     )
     _check_proxy_arp(settings)
     return settings
@@ -270,6 +297,7 @@ def _section_keys(path: Path) -> list[str]:
         ("node",): NodeSection,
         ("dataplane",): DataplaneSection,
         ("sync",): SyncSection,
+        ("joold",): JooldSection,
         ("keepalived",): KeepalivedSection,
         ("keepalived", "ipv6"): VirtualAddresses,
         ("keepalived", "ipv4"): VirtualAddresses,
@@ -365,6 +393,29 @@ def _check_sync(source: _Source, sync: SyncSection) -> None:
             raise wrong("ttl", f"{sync.ttl} is outside 1 to 255")
     else:
         _check_mesh(source, sync)
+
+
+def _check_joold(source: _Source, joold: JooldSection) -> None:
+    def wrong(key: str, message: str) -> Failure:
+        return mistake(source, ("joold", key), message)
+
+    if not _address(source, ("joold", "group"), joold.group).is_multicast:
+        raise wrong("group", "is no multicast address; 239.64.64.64 or ff08::db8:64:64, say")
+    _check_interface(source, ("joold", "interface"), joold.interface)
+    if joold.out_interface is not None:
+        _check_interface(source, ("joold", "out-interface"), joold.out_interface)
+    for key, value, most in (("port", joold.port, 65535), ("ttl", joold.ttl, 255)):
+        if not 1 <= value <= most:
+            raise wrong(key, f"{value} is outside 1 to {most}")
+    for key, duration, most in (
+        ("flush-deadline", joold.flush_deadline, 60_000),
+        ("join-timeout", joold.join_timeout, 600_000),
+    ):
+        try:
+            if not 0 <= parse_duration(duration, bare_ms=1) <= most:
+                raise ValueError(f"is outside 0 to {most} ms")
+        except ValueError as error:
+            raise wrong(key, str(error)) from None
 
 
 def _check_mesh(source: _Source, sync: SyncSection) -> None:

@@ -30,6 +30,7 @@ from jsync.netlink.dataplane import Dataplane
 from jsync.netlink.kernel import lock_device
 from jsync.toml_lines import Path
 from jsync.transport import Transport
+from jsync.transport.joold import JooldTransport
 from jsync.transport.multicast import MulticastTransport
 from jsync.transport.tcp import MAX_FRAME, TcpTransport
 from jsync.verbs import Verbs
@@ -73,6 +74,7 @@ def make_node(settings: Settings) -> "Node":
             settings.sync_json(epoch, size),
             keys=keys,
             secret=node_secret(keys, cluster),
+            joold=settings.joold_json(),
         )
     except _core.ConfigError as error:
         # [nat64] was checked when the file was read.
@@ -105,6 +107,22 @@ def make_transport(settings: Settings, engine: Engine, log: Log) -> Transport | 
     )
 
 
+def make_joold(settings: Settings, engine: Engine, log: Log) -> Transport | None:
+    """The way to joolds; None if there are none."""
+    joold = settings.joold
+    if joold is None:
+        return None
+    return JooldTransport(
+        engine,
+        log,
+        group=joold.group,
+        port=joold.port,
+        interface=joold.interface,
+        ttl=joold.ttl,
+        out_interface=joold.out_interface,
+    )
+
+
 class Daemon:
     """One node, from start to end."""
 
@@ -116,14 +134,18 @@ class Daemon:
         engine: Engine,
         dataplane: HostSide,
         transport: Transport | None,
+        joold: Transport | None = None,
     ) -> None:
         self._settings = settings
         self._log = log
         self._engine = engine
         self._dataplane = dataplane
         self._transport = transport
+        self._joold = joold
         self._role_changed = trio.Event()
-        self._failover = Failover(alone=settings.sync is None, changed=self._on_change)
+        self._failover = Failover(
+            alone=settings.sync is None and settings.joold is None, changed=self._on_change
+        )
         self._changes = Changes(settings, engine, dataplane, log)
         self._verbs = Verbs(settings, engine, self._failover, transport, self._changes)
         self._control = Control(self._verbs.values(), self._verbs.tables(), self._verbs.actions())
@@ -139,6 +161,8 @@ class Daemon:
                 services.start_soon(self._drain_engine)
                 if self._transport is not None:
                     services.start_soon(self._transport.run)
+                if self._joold is not None:
+                    services.start_soon(self._joold.run)
                 try:
                     async with trio.open_nursery() as work:
                         work.start_soon(self._handle_signals, signals, work.cancel_scope)
@@ -222,6 +246,10 @@ class Daemon:
             if self._transport is not None:
                 for node, frame in frames:
                     await self._transport.send(node, frame)
+        while datagrams := self._engine.take_datagrams():
+            if self._joold is not None:
+                for datagram in datagrams:
+                    await self._joold.send(0, datagram)
 
     async def _say_goodbye(self) -> None:
         self._engine.leave()
@@ -313,6 +341,7 @@ def run(path: str, log: Log) -> None:
             engine=engine,
             dataplane=Dataplane(settings, log),
             transport=make_transport(settings, engine, log),
+            joold=make_joold(settings, engine, log),
         )
         try:
             trio.run(daemon.run, listener)

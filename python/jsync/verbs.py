@@ -66,6 +66,7 @@ class Verbs:
             ("pool4", "flush"): changes.pool4_flush,
             ("bib", "add"): changes.bib_add,
             ("bib", "remove"): changes.bib_remove,
+            ("session", "advertise"): self.advertise,
         }
         return {verb: self._for_us_action(act) for verb, act in verbs.items()}
 
@@ -146,6 +147,7 @@ class Verbs:
             "device": settings.dataplane.device,
             "pool6": str(settings.pool6),
             "transport": settings.sync.transport if settings.sync else None,
+            "joolds": self._engine.joolds(),
             "network": asdict(self._transport.stats) if self._transport else None,
         }
 
@@ -169,6 +171,13 @@ class Verbs:
                 for name, value in asdict(self._transport.stats).items()
             ]
         return rows
+
+    async def advertise(self, arguments: Arguments) -> object:
+        """`session advertise`."""
+        if self._settings.joold is None:
+            raise Failure("there is no [joold] in the configuration: nobody to tell", USAGE)
+        self._engine.advertise()
+        return {}
 
     def options(self, arguments: Arguments) -> object:
         """`global display`."""

@@ -31,6 +31,10 @@ def run(arguments: list[str]) -> int:
         ("sessions", f"{values['sessions']} of {values['max_sessions']}"),
         ("bib entries", values["bib_entries"]),
         ("table", f"{megabytes:.1f} MB"),
+        (
+            "joolds",
+            "; ".join(f"{j['address']} ({j['format']})" for j in values.get("joolds") or ()),
+        ),
         ("network", ", ".join(f"{key.replace('_', ' ')} {n}" for key, n in network.items())),
     ):
         if text != "":

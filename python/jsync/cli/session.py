@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from jsync.cli import tables
-from jsync.cli.client import ask
+from jsync.cli.client import ask, ask_one
 from jsync.cli.options import parser
 from jsync.durations import format_duration
 
@@ -29,7 +29,11 @@ def run(arguments: list[str]) -> int:
     display = verbs.add_parser("display", help="all sessions, or those of some protocols")
     tables.add_options(display)
     tables.add_protocols(display)
+    verbs.add_parser("advertise", help="tell joolds every session")
     options = commands.parse_args(arguments)
+    if options.verb == "advertise":
+        ask_one(options, "session", "advertise")
+        return 0
 
     def rows() -> Iterator[tables.Row]:
         for answer in ask(options, "session", "display", protocols=options.protocols):

@@ -25,14 +25,24 @@ class MulticastTransport:
     """Sends to a group, and hears it."""
 
     def __init__(
-        self, sink: FrameSink, log: Log, *, group: str, port: int, interface: str, ttl: int
+        self,
+        sink: FrameSink,
+        log: Log,
+        *,
+        group: str,
+        port: int,
+        interface: str,
+        ttl: int,
+        out_interface: str | None = None,
     ) -> None:
+        """What is sent leaves by `out_interface`, if that is another than what is heard."""
         self.stats = TransportStats()
         self._sink = sink
         self._log = log
         self._group = ipaddress.ip_address(group)
         self._port = port
         self._interface = interface
+        self._out_interface = out_interface or interface
         self._ttl = ttl
         self._socket: socket.socket | None = None
         self._send_fails = False
@@ -44,7 +54,7 @@ class MulticastTransport:
         while True:
             try:
                 index = socket.if_nametoindex(self._interface)
-                opened = self._open(index)
+                opened = self._open(index, socket.if_nametoindex(self._out_interface))
             except OSError as error:
                 if complaint != str(error):  # once, not every second
                     complaint = str(error)
@@ -122,27 +132,31 @@ class MulticastTransport:
                 scope.cancel()
 
     async def _receive(self, opened: socket.socket) -> None:
-        frames: list[bytes] = []
+        datagrams: list[tuple[str, bytes]] = []
         while True:
             await trio.lowlevel.wait_readable(opened)
             while True:
                 try:
-                    while len(frames) < BATCH:
-                        frames.append(opened.recv(65_535))
+                    while len(datagrams) < BATCH:
+                        payload, address = opened.recvfrom(65_535)
+                        datagrams.append((address[0].partition("%")[0], payload))
                 except BlockingIOError:
                     pass
                 except OSError as error:
                     if error.errno not in _GONE:
                         raise
-                if not frames:
+                if not datagrams:
                     break
-                senders = self._sink.receive_frames(frames)
-                self.stats.frames_received += len(senders)
-                self.stats.frames_refused += senders.count(0)
-                frames.clear()
+                self.stats.frames_received += len(datagrams)
+                self.stats.frames_refused += self._deliver(datagrams)
+                datagrams.clear()
                 await trio.lowlevel.checkpoint()
 
-    def _open(self, index: int) -> socket.socket:
+    def _deliver(self, datagrams: list[tuple[str, bytes]]) -> int:
+        """Hand over what came, with its sources; how many were refused."""
+        return self._sink.receive_frames([payload for _, payload in datagrams]).count(0)
+
+    def _open(self, index: int, out_index: int) -> socket.socket:
         is_v4 = self._group.version == 4
         family = socket.AF_INET if is_v4 else socket.AF_INET6
         opened = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
@@ -154,7 +168,8 @@ class MulticastTransport:
                 # struct ip_mreqn: group, local address, interface index
                 membership = struct.pack("4s4si", group, bytes(4), index)
                 opened.setsockopt(socket.IPPROTO_IP, IP_MULTICAST_ALL, 0)
-                opened.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, membership)
+                outgoing = struct.pack("4s4si", group, bytes(4), out_index)
+                opened.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, outgoing)
                 opened.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, self._ttl)
                 opened.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_LOOP, 0)
                 opened.bind((str(self._group), self._port))
@@ -164,11 +179,11 @@ class MulticastTransport:
                 membership = struct.pack("16si", group, index)
                 opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
                 opened.setsockopt(socket.IPPROTO_IPV6, IPV6_MULTICAST_ALL, 0)
-                opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, index)
+                opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, out_index)
                 opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, self._ttl)
                 opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_LOOP, 0)
-                self._destination = (str(self._group), self._port, 0, index)
-                opened.bind(self._destination)
+                self._destination = (str(self._group), self._port, 0, out_index)
+                opened.bind((str(self._group), self._port, 0, index))
                 opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, membership)
         except OSError:
             opened.close()
