@@ -46,7 +46,7 @@ def build() -> str:
     ]
     built = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
     artifacts = [json.loads(line) for line in built.stdout.splitlines()]
-    return next(a["executable"] for a in artifacts if a.get("executable"))
+    return next(str(a["executable"]) for a in artifacts if a.get("executable"))
 
 
 def core(program: str, prefix: str) -> list[Row]:
