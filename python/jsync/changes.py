@@ -135,7 +135,7 @@ class Changes:
     async def reload(self, new: Settings) -> None:
         """Make of the file's changes those that can be made, and say which can't."""
         old = self._settings
-        for section in ("node", "dataplane", "sync", "joold", "keepalived"):
+        for section in ("node", "jool", "dataplane", "sync", "joold", "keepalived"):
             if getattr(new, section) != getattr(old, section):
                 self._log.warning("restart the daemon for this change", section=section)
         for key in ("pool6", "max-sessions"):

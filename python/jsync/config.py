@@ -36,6 +36,7 @@ class NodeSection(Section):
 
     name: str = msgspec.field(default_factory=platform.node)
     id: int = 1
+    backend: Literal["native", "jool"] = "native"
     control: str = "/run/jsync/control.sock"
 
 
@@ -83,17 +84,27 @@ class JooldSection(Section):
     join_timeout: Duration = 2000
 
 
+class JoolSection(Section):
+    """`[jool]`: the instance of the kernel module that translates, with `backend = "jool"`."""
+
+    instance: str = "default"
+    max_sessions: int = 4_000_000
+
+
 class Document(Section, kw_only=True):
     """The whole file."""
 
     node: NodeSection = msgspec.field(default_factory=NodeSection)
-    nat64: dict[str, Any]
+    nat64: dict[str, Any] | None = None
+    jool: JoolSection | None = None
     dataplane: DataplaneSection = msgspec.field(default_factory=DataplaneSection)
     sync: SyncSection | None = None
     joold: JooldSection | None = None
     keepalived: KeepalivedSection | None = None
 
 
+MAX_SESSIONS = 1 << 26
+"""The most sessions that a table can be sized for."""
 SYNC_DURATIONS = ("hello-interval", "dead-interval", "join-timeout", "flush-deadline")
 
 
@@ -113,12 +124,15 @@ class Settings:
 
     path: str
     node: NodeSection
+    # What the engine translates with; with the jool backend {} until the instance was read.
     nat64: dict[str, Any]
     dataplane: DataplaneSection
     sync: SyncSection | None
     keepalived: KeepalivedSection | None
     lines: dict[Path, int]
     joold: JooldSection | None = None
+    # Not None with the jool backend.
+    jool: JoolSection | None = None
 
     @property
     def pool6(self) -> ipaddress.IPv6Network:
@@ -243,6 +257,7 @@ def parse(text: str, path: str, *, check_nat64: Callable[[bytes], None] = engine
     except msgspec.ValidationError as error:
         raise _structure_mistake(source, str(error)) from None
     _check_node(source, document.node)
+    jool = _check_backend(source, document)
     _check_dataplane(source, document.dataplane)
     if document.sync is not None:
         _check_sync(source, document.sync)
@@ -253,8 +268,9 @@ def parse(text: str, path: str, *, check_nat64: Callable[[bytes], None] = engine
             check_keepalived(document.keepalived)
         except KeepalivedError as error:
             raise mistake(source, ("keepalived", *error.path), str(error)) from None
-    nat64 = engine_values(source, document.nat64)
-    check_engine_values(source, nat64, check_nat64)
+    nat64 = engine_values(source, document.nat64 or {})
+    if jool is None:
+        check_engine_values(source, nat64, check_nat64)
     settings = Settings(
         path=path,
         node=document.node,
@@ -264,6 +280,7 @@ def parse(text: str, path: str, *, check_nat64: Callable[[bytes], None] = engine
         keepalived=document.keepalived,
         lines=source.lines,
         joold=document.joold,
+        jool=jool,
     )
     _check_proxy_arp(settings)
     return settings
@@ -297,6 +314,7 @@ def _section_keys(path: Path) -> list[str]:
         ("node",): NodeSection,
         ("dataplane",): DataplaneSection,
         ("sync",): SyncSection,
+        ("jool",): JoolSection,
         ("joold",): JooldSection,
         ("keepalived",): KeepalivedSection,
         ("keepalived", "ipv6"): VirtualAddresses,
@@ -323,6 +341,39 @@ def _check_node(source: _Source, node: NodeSection) -> None:
         raise mistake(source, ("node", "control"), "must be an absolute path of at most 107 bytes")
 
 
+def _check_backend(source: _Source, document: Document) -> JoolSection | None:
+    """`[jool]`, with the jool backend; sections that the chosen backend doesn't read are mistakes."""
+    if document.node.backend == "native":
+        if document.jool is not None:
+            raise mistake(
+                source,
+                ("jool",),
+                'is read with [node] backend = "jool" only; add that, or remove this',
+            )
+        if document.nat64 is None:
+            raise mistake(source, (), "the key 'nat64' is missing")
+        return None
+    for key, why in (
+        ("nat64", "pool6, pool4, the BIB and the options are those of Jool's instance"),
+        ("dataplane", "packets are Jool's business"),
+    ):
+        if any(path[0] == key for path in source.lines):
+            raise mistake(
+                source, (key,), f'has no meaning with backend = "jool" ({why}); remove it'
+            )
+    jool = document.jool or JoolSection()
+    # INAME_MAX_SIZE of Jool's: 16 bytes, the last of them zero.
+    if not 1 <= len(jool.instance.encode()) <= 15 or not jool.instance.isascii():
+        raise mistake(
+            source, ("jool", "instance"), "an instance's name has 1 to 15 ASCII characters"
+        )
+    if not 1 <= jool.max_sessions <= MAX_SESSIONS:
+        raise mistake(
+            source, ("jool", "max-sessions"), f"{jool.max_sessions} is outside 1 to {MAX_SESSIONS}"
+        )
+    return jool
+
+
 def _check_interface(source: _Source, path: Path, name: str) -> None:
     if not 1 <= len(name.encode()) <= 15 or re.search(r"[\s/:]", name) or name in {".", ".."}:
         raise mistake(
@@ -344,8 +395,10 @@ def _check_dataplane(source: _Source, dataplane: DataplaneSection) -> None:
 
 
 def _check_proxy_arp(settings: Settings) -> None:
+    if not settings.dataplane.proxy_arp:
+        return
     addresses = sum({r.network: r.network.num_addresses for r in settings.pool4}.values())
-    if settings.dataplane.proxy_arp and addresses > 256:
+    if addresses > 256:
         raise mistake(
             settings,
             ("dataplane", "proxy-arp"),

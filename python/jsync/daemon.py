@@ -329,12 +329,16 @@ def _device_message(device: str, error: OSError) -> str:
 
 def run(path: str, log: Log) -> None:
     """Run the daemon for the configuration file `path`. Raises Failure."""
-    settings = config.load(path)
+    run_settings(config.load(path), log)
+
+
+def run_settings(settings: Settings, log: Log) -> None:
+    """Run the daemon for a configuration that needn't stand in a file. Raises Failure."""
     engine = make_node(settings)
     with ExitStack() as stack:
         stack.enter_context(lock_device(settings.dataplane.device))
         listener = stack.enter_context(listening(settings.node.control))
-        log.info("starting", node=settings.node.name, config=path)
+        log.info("starting", node=settings.node.name, config=settings.path)
         daemon = Daemon(
             settings,
             log,

@@ -77,7 +77,10 @@ def test_the_engine_takes_both_parts() -> None:
         ("", ["jsync.toml:", "'nat64' is missing"]),
         (MINIMAL + "[nod]\n", ["jsync.toml:5: nod:", "did you mean 'node'?"]),
         (MINIMAL + "[node]\n\nnmae = 'J'\n", ["jsync.toml:7: node.nmae:", "'name'"]),
-        (MINIMAL + "[node]\nzzz = 1\n", ["jsync.toml:6:", "known here: control, id, name"]),
+        (
+            MINIMAL + "[node]\nzzz = 1\n",
+            ["jsync.toml:6:", "known here: backend, control, id, name"],
+        ),
         (MINIMAL + "[node]\nid = 'x'\n", ["jsync.toml:6: node.id:", "Expected int"]),
         (MINIMAL + "[node]\nid = 70000\n", ["jsync.toml:6: node.id:", "1 to 65535"]),
         (MINIMAL + "[node]\nname = ''\n", [":6: node.name:"]),
@@ -197,3 +200,39 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
 def test_a_bad_key_file_has_the_line_that_names_it() -> None:
     with pytest.raises(Failure, match=r"jsync\.toml:10: sync\.key-files\[0\]: /nonexistent"):
         parse(CLUSTER).keys()
+
+
+JOOL = """\
+[node]
+backend = "jool"
+[jool]
+instance = "campus"
+"""
+
+
+def test_with_the_jool_backend_the_instance_is_the_configuration() -> None:
+    settings = parse(JOOL)
+    assert settings.jool is not None
+    assert (settings.jool.instance, settings.jool.max_sessions) == ("campus", 4_000_000)
+    assert settings.nat64 == {}
+    settings = parse('[node]\nbackend = "jool"\n')
+    assert settings.jool is not None
+    assert settings.jool.instance == "default"
+    assert parse(MINIMAL).jool is None
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (JOOL + MINIMAL, ["jsync.toml:5: nat64", "Jool's instance", "remove it"]),
+        (JOOL + "[dataplane]\n", ["jsync.toml:5: dataplane", "remove it"]),
+        (JOOL.replace("campus", "a-name-too-long-for-it"), ["jsync.toml:4: jool.instance", "15"]),
+        (JOOL + "max-sessions = 0\n", ["jsync.toml:5: jool.max-sessions", "outside 1 to"]),
+        (JOOL + 'instanse = "x"\n', ["did you mean 'instance'"]),
+        (MINIMAL + "[jool]\n", ["jool: is read with", 'backend = "jool"']),
+        ('[node]\nbackend = "snort"\n', ["node.backend"]),
+    ],
+)
+def test_a_section_of_the_other_backend_is_a_mistake(text: str, words: list[str]) -> None:
+    message = refusal(text)
+    assert all(word in message for word in words), message

@@ -34,8 +34,12 @@ def _shown(settings: Settings) -> dict[str, object]:
 
     return {
         "node": msgspec.to_builtins(settings.node),
-        "nat64": settings.nat64,
-        "dataplane": msgspec.to_builtins(settings.dataplane),
+        **(
+            {"nat64": settings.nat64, "dataplane": msgspec.to_builtins(settings.dataplane)}
+            if settings.jool is None
+            else {"jool": msgspec.to_builtins(settings.jool)}
+        ),
         "sync": msgspec.to_builtins(settings.sync),
+        "joold": msgspec.to_builtins(settings.joold),
         "keepalived": msgspec.to_builtins(settings.keepalived),
     }
