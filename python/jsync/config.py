@@ -342,7 +342,7 @@ def _check_node(source: _Source, node: NodeSection) -> None:
 
 
 def _check_backend(source: _Source, document: Document) -> JoolSection | None:
-    """`[jool]`, with the jool backend; sections that the chosen backend doesn't read are mistakes."""
+    """`[jool]` with the jool backend; sections that the backend doesn't read are mistakes."""
     if document.node.backend == "native":
         if document.jool is not None:
             raise mistake(
