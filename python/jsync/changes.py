@@ -180,7 +180,7 @@ def _words(arguments: Arguments, *names: str) -> list[str]:
 
 
 def _pool4_entry(arguments: Arguments) -> dict[str, Any]:
-    names = ("prefix", "ports", "protocol")
+    names = ("prefix", "ports", "protocol", "node")
     return {name: arguments[name] for name in names if arguments.get(name) is not None}
 
 

@@ -146,7 +146,7 @@ class Settings:
 
     def nat64_json(self) -> bytes:
         """The translator's configuration as the engine takes it."""
-        return json.dumps(self.nat64).encode()
+        return json.dumps({**self.nat64, "node": cluster_node(self.node, self.sync)}).encode()
 
     def sync_json(self, epoch: int, max_frame: int) -> bytes | None:
         """Session synchronisation's configuration as the engine takes it; None without any."""
@@ -183,6 +183,11 @@ class Settings:
             except Failure as failure:
                 raise mistake(self, ("sync", "key-files", index), str(failure)) from None
         return keys
+
+
+def cluster_node(node: NodeSection, sync: SyncSection | None) -> int:
+    """The number by which a node's own entries of pool4 are known; 0 outside of a cluster."""
+    return node.id if sync is not None else 0
 
 
 def pool4_ranges(nat64: dict[str, Any]) -> list[Pool4Range]:
@@ -270,7 +275,8 @@ def parse(text: str, path: str, *, check_nat64: Callable[[bytes], None] = engine
             raise mistake(source, ("keepalived", *error.path), str(error)) from None
     nat64 = engine_values(source, document.nat64 or {})
     if jool is None:
-        check_engine_values(source, nat64, check_nat64)
+        node = cluster_node(document.node, document.sync)
+        check_engine_values(source, nat64, node, check_nat64)
     settings = Settings(
         path=path,
         node=document.node,
@@ -521,11 +527,14 @@ def engine_values(source: _Source, nat64: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_engine_values(
-    source: _Source, nat64: dict[str, Any], check_nat64: Callable[[bytes], None]
+    source: _Source, nat64: dict[str, Any], node: int, check_nat64: Callable[[bytes], None]
 ) -> None:
     """Let the engine judge `[nat64]`, and find the line that its complaint is about."""
+    if "node" in nat64:
+        message = "unknown key; the node's number is `id` in [node]"
+        raise mistake(source, ("nat64", "node"), message)
     # TOML knows dates, which no option is: as text they meet the engine's own complaint.
-    text = json.dumps(nat64, default=str).encode()
+    text = json.dumps({**nat64, "node": node}, default=str).encode()
     try:
         check_nat64(text)
     except ValueError as error:
@@ -557,5 +566,8 @@ def _located(nat64: dict[str, Any], complaint: str) -> tuple[Path, str]:
     if value:
         message = f"{value}: {message}"
     if unknown := re.match(r"unknown field `([^`]*)`(.*)", message):
-        message = unknown_key(unknown[1], re.findall(r"`([^`]*)`", unknown[2]))
+        known = re.findall(r"`([^`]*)`", unknown[2])
+        # The translator's own number is no key of [nat64].
+        known = [key for key in known if key != "node" or len(path) > 1]
+        message = unknown_key(unknown[1], known)
     return path, message

@@ -176,7 +176,8 @@ def test_a_reload_makes_what_can_be_made(world: World) -> None:
     text = text.replace("[nat64]\n", "[nat64]\nmax-sessions = 5\n", 1)
     world.reload(text)
     now = world.config
-    assert now["pool4"] == [{"protocol": None, "prefix": "192.0.2.1/32", "ports": "62000-65535"}]
+    (entry,) = now["pool4"]
+    assert (entry["prefix"], entry["ports"]) == ("192.0.2.1/32", "62000-65535")
     assert [entry["ipv4"] for entry in now["bib"]] == ["192.0.2.1#62001"]
     assert (now["global"]["udp-timeout"], now["global"]["tos"]) == (600_000, 3)
     log = world.log.getvalue()

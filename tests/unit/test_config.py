@@ -117,6 +117,15 @@ def test_a_mistake_names_line_key_and_remedy(text: str, words: list[str]) -> Non
             MINIMAL + "[[nat64.pool4]]\nprefix = '10.0.0.0/8'\n",
             [":5: nat64.pool4[1]", "at most a /16"],
         ),
+        (MINIMAL + "node = 1\n", [":5: nat64.pool4[0].node:", "no [sync]"]),
+        (CLUSTER.replace("[nat64]", "[nat64]\nnode = 1"), [":2: nat64.node:", "[node]"]),
+        (CLUSTER.replace("[node]", "node = 2\n[node]"), [":2: nat64.pool4:", "node 1 a slice"]),
+        (
+            CLUSTER.replace(
+                "[node]", "node = 1\n[[nat64.pool4]]\nprefix = '192.0.2.0/24'\nnode = 2\n[node]"
+            ),
+            [":8: nat64.pool4[1].node:", "overlaps"],
+        ),
         (MINIMAL.replace("prefix", "prefx"), [":3: nat64.pool4[0].prefx:", "'prefix'"]),
         (MINIMAL.replace("[nat64]", "[nat64]\npool7 = 'x'"), [":2: nat64.pool7:", "'pool6'"]),
         (MINIMAL.replace("[nat64]", "[nat64]\npool6 = 'x'"), [":2: nat64.pool6:"]),

@@ -142,7 +142,9 @@ def test_bib_entries_come_in_pages() -> None:
 def test_global_options_change_whole_or_not_at_all() -> None:
     node = standalone()
     before = json.loads(node.config())
-    assert before["pool4"] == [{"protocol": None, "prefix": "192.0.2.1/32", "ports": "61001-65535"}]
+    assert before["pool4"] == [
+        {"protocol": None, "prefix": "192.0.2.1/32", "ports": "61001-65535", "node": None}
+    ]
     node.update_global(as_json({"udp-timeout": 600_000, "tos": 3}))
     changed = {"udp-timeout": 600_000, "tos": 3}
     assert json.loads(node.config()) == before | {"global": before["global"] | changed}
@@ -162,9 +164,8 @@ def test_pool4_changes_whole_or_not_at_all() -> None:
     before = node.config()
     more = as_json({"prefix": "198.51.100.0/24", "protocol": "udp"})
     node.pool4_add(more)
-    assert {"protocol": "udp", "prefix": "198.51.100.0/24", "ports": "1024-65535"} in json.loads(
-        node.config()
-    )["pool4"]
+    added = {"protocol": "udp", "prefix": "198.51.100.0/24", "ports": "1024-65535", "node": None}
+    assert added in json.loads(node.config())["pool4"]
     with pytest.raises(ChangeError, match="such an entry already"):
         node.pool4_add(more)
     with pytest.raises(ConfigError, match=r"prefix: .*not an IPv4 address"):

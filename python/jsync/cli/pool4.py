@@ -4,7 +4,7 @@ from jsync.cli import tables
 from jsync.cli.client import ask_list, ask_one
 from jsync.cli.options import CHANGES, parser
 
-COLUMNS = ("protocol", "prefix", "ports")
+COLUMNS = ("protocol", "prefix", "ports", "node")
 
 
 def run(arguments: list[str]) -> int:
@@ -25,11 +25,17 @@ def run(arguments: list[str]) -> int:
         change.add_argument(
             "ports", metavar="PORTS", nargs="?", help="ports and ICMP identifiers (1024-65535)"
         )
+        change.add_argument(
+            "--node",
+            metavar="N",
+            type=int,
+            help="the node whose slice the entry is: no other gives its ports away",
+        )
     verbs.add_parser("flush", help="remove all entries and all sessions")
     options = commands.parse_args(arguments)
     if options.verb == "display":
         rows = [
-            {**row, "protocol": row["protocol"] or "all"}
+            {**row, "protocol": row["protocol"] or "all", "node": row["node"] or "all"}
             for row in ask_list(options, "pool4", "display")
         ]
         tables.show(rows, COLUMNS, options)
@@ -43,5 +49,6 @@ def run(arguments: list[str]) -> int:
             protocol=options.protocol,
             prefix=options.prefix,
             ports=options.ports,
+            node=options.node,
         )
     return 0

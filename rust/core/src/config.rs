@@ -43,6 +43,8 @@ impl core::error::Error for ConfigError {}
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct Config {
+    /// This node's number in the cluster: which entries of pool4 are its own. 0 without a cluster.
+    pub node: u16,
     /// The prefix under which IPv6 nodes see IPv4 ones.
     pub pool6: Pool6,
     /// The transport addresses that IPv6 nodes are masked with.
@@ -58,6 +60,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
+            node: 0,
             pool6: Pool6::WELL_KNOWN,
             pool4: Vec::new(),
             bib: Vec::new(),
@@ -79,6 +82,27 @@ pub struct Pool4Entry {
     /// Its ports, or ICMP identifiers.
     #[serde(default = "all_ports")]
     pub ports: PortRange,
+    /// The node whose slice this is: nobody else gives these transport addresses away. All nodes
+    /// do if absent.
+    #[serde(default)]
+    pub node: Option<u16>,
+}
+
+impl Pool4Entry {
+    /// Whether that node may give its transport addresses away.
+    pub fn is_of(&self, node: u16) -> bool {
+        self.node.is_none_or(|owner| owner == node)
+    }
+
+    fn overlaps(&self, other: &Self) -> bool {
+        let protocols =
+            self.protocol.is_none() || other.protocol.is_none() || self.protocol == other.protocol;
+        let (ours, theirs) = (self.prefix, other.prefix);
+        protocols
+            && (ours.contains(theirs.first()) || theirs.contains(ours.first()))
+            && self.ports.min <= other.ports.max
+            && other.ports.min <= self.ports.max
+    }
 }
 
 /// Port 0 is no port, and the well-known ports belong to the host unless asked for.
@@ -207,13 +231,36 @@ impl Config {
         if self.pool4.is_empty() {
             return error("pool4: is empty; name at least one address".to_string());
         }
-        self.check_parts()
+        self.check_parts()?;
+        if !self.pool4.iter().any(|entry| entry.is_of(self.node)) {
+            return error(format!(
+                "pool4: every entry is another node's; give node {} a slice too",
+                self.node
+            ));
+        }
+        Ok(())
     }
 
     /// What must be right while running too, when pool4 may be empty for a time.
     pub(crate) fn check_parts(&self) -> Result<(), ConfigError> {
         let error = |text: String| Err(ConfigError(text));
-        for entry in &self.pool4 {
+        for (index, entry) in self.pool4.iter().enumerate() {
+            if entry.node == Some(0) {
+                return error(format!("pool4[{index}].node: must be 1 to 65535"));
+            }
+            if entry.node.is_some() && self.node == 0 {
+                return error(format!(
+                    "pool4[{index}].node: only the nodes of a cluster have slices, and there is \
+                     no [sync]"
+                ));
+            }
+            let conflict = |other: &Pool4Entry| other.node != entry.node && other.overlaps(entry);
+            if let Some(other) = self.pool4.iter().take(index).position(conflict) {
+                return error(format!(
+                    "pool4[{index}].node: overlaps pool4[{other}], which isn't the same node's: \
+                     both would give away the same ports"
+                ));
+            }
             if entry.ports.max == 0 {
                 return error(format!("pool4 {}: port 0 alone is no port", entry.prefix));
             }
@@ -362,6 +409,15 @@ mod tests {
                 "udp-timeout",
             ),
             (r#"{"pool4": [{"prefix": "192.0.2.1"}], "globl": {}}"#, "globl"),
+            (r#"{"pool4": [{"prefix": "192.0.2.1", "node": 1}]}"#, "pool4[0].node"),
+            (r#"{"node": 2, "pool4": [{"prefix": "192.0.2.1", "node": 0}]}"#, "pool4[0].node"),
+            (r#"{"node": 2, "pool4": [{"prefix": "192.0.2.1", "node": 1}]}"#, "give node 2"),
+            (
+                r#"{"node": 2, "pool4": [
+                    {"prefix": "192.0.2.0/30", "ports": "2000-2999", "node": 2},
+                    {"prefix": "192.0.2.1", "ports": "2999-3000", "protocol": "udp"}]}"#,
+                "pool4[1].node: overlaps pool4[0]",
+            ),
             (
                 r#"{"pool4": [{"prefix": "192.0.2.1"}],
                 "bib": [{"protocol": "udp", "ipv6": "::1#1", "ipv4": "192.0.2.2#2000"}]}"#,

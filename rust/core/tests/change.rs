@@ -28,7 +28,8 @@ fn port_of(packet: &Wire) -> u16 {
 }
 
 fn entry(prefix: &str, ports: &str) -> Pool4Entry {
-    Pool4Entry { protocol: None, prefix: prefix.parse().unwrap(), ports: ports.parse().unwrap() }
+    let (prefix, ports) = (prefix.parse().unwrap(), ports.parse().unwrap());
+    Pool4Entry { protocol: None, prefix, ports, node: None }
 }
 
 fn bib(v6_port: u16, v4_port: u16) -> StaticBib {

@@ -63,7 +63,8 @@ impl Nat64 {
     pub fn new(config: Config, secret: &[u8; 32]) -> Result<Self, ConfigError> {
         config.validate()?;
         let timeouts = Timeouts::from(&config.global);
-        let mut table = Table::new(config.max_sessions, &config.pool4, timeouts, secret);
+        let mut table =
+            Table::new(config.max_sessions, &config.pool4, config.node, timeouts, secret);
         table.track_peers(config.global.address_dependent_filtering);
         table.set_limits(Limits::from(&config.global));
         table.log(config.global.logging_bib, config.global.logging_session);
@@ -162,9 +163,10 @@ impl Nat64 {
         }
     }
 
-    /// The address that our own IPv6 packets come from: pool6 + the first of pool4.
+    /// The address that our own IPv6 packets come from: pool6 + the first of this node's pool4.
     fn own_address6(&self) -> Ipv6Addr {
-        let first = self.config.pool4.first().map_or(Ipv4Addr::UNSPECIFIED, |e| e.prefix.first());
+        let mut own = self.config.pool4.iter().filter(|entry| entry.is_of(self.config.node));
+        let first = own.next().map_or(Ipv4Addr::UNSPECIFIED, |entry| entry.prefix.first());
         self.config.pool6.embed(first)
     }
 

@@ -58,7 +58,8 @@ impl Digests {
         let global = &config.global;
         let pool4 = config.pool4.iter().map(|entry| {
             let proto = entry.protocol.map_or("all", |p| p.name());
-            alloc::format!("{proto} {} {}", entry.prefix, entry.ports)
+            let owner = entry.node.map(|node| alloc::format!(" node {node}")).unwrap_or_default();
+            alloc::format!("{proto} {} {}{owner}", entry.prefix, entry.ports)
         });
         let bib = config.bib.iter().map(|b| alloc::format!("{} {} {}", b.protocol, b.ipv6, b.ipv4));
         let timeouts = alloc::format!(
@@ -122,6 +123,7 @@ mod tests {
             protocol: None,
             prefix: text.parse().unwrap(),
             ports: "61001-65535".parse().unwrap(),
+            node: None,
         };
         Config { pool4: pool4.iter().map(entry).collect(), ..Config::default() }
     }
@@ -131,6 +133,9 @@ mod tests {
         let ours = Digests::new(&config(&["192.0.2.1", "192.0.2.2"]));
         assert_eq!(ours.differs(&Digests::new(&config(&["192.0.2.2", "192.0.2.1"]))), None);
         assert_eq!(ours.differs(&Digests::new(&config(&["192.0.2.1"]))), Some(Field::Pool4));
+        let mut slices = config(&["192.0.2.1", "192.0.2.2"]);
+        slices.pool4[1].node = Some(2);
+        assert_eq!(ours.differs(&Digests::new(&slices)), Some(Field::Pool4));
         let mut other = config(&["192.0.2.1", "192.0.2.2"]);
         other.global.udp_timeout += 1;
         assert_eq!(ours.differs(&Digests::new(&other)), Some(Field::Timeouts));

@@ -248,6 +248,7 @@ fn config() -> Config {
         protocol: None,
         prefix: "192.0.2.1".parse().unwrap(),
         ports: "61001-65535".parse().unwrap(),
+        node: None,
     };
     Config { pool4: std::vec![pool4], ..Config::default() }
 }

@@ -64,7 +64,7 @@ impl Address {
     fn follow(&mut self, pool4: &Pool4, address: u32, shift: u32) {
         self.free = BitSet::new(self.blocks.len());
         for (number, &slot) in self.blocks.iter().enumerate() {
-            if slot == NIL && pool4.has_port_within(address, ports(number as u16, shift)) {
+            if slot == NIL && pool4.has_own_port_within(address, ports(number as u16, shift)) {
                 self.free.insert(number);
             }
         }
@@ -227,9 +227,9 @@ impl Blocks {
         let ports = self.ports(number);
         if let Some(of_address) = self.addresses.get_mut(&address) {
             of_address.blocks[usize::from(number)] = NIL;
-            if pool4.has_port_within(address, ports) {
+            if pool4.has_own_port_within(address, ports) {
                 of_address.free.insert(usize::from(number));
-                for proto in Proto::ALL.into_iter().filter(|&p| pool4.has_address(p, address)) {
+                for proto in Proto::ALL.into_iter().filter(|&p| pool4.has_own_address(p, address)) {
                     self.roomy[proto as usize].insert(address);
                 }
             }
@@ -415,11 +415,11 @@ impl Table {
                     taken += 1;
                 }
                 let ports = blocks.ports(number as u16);
-                let is_free = slot == NIL && self.pool4.has_port_within(bits, ports);
+                let is_free = slot == NIL && self.pool4.has_own_port_within(bits, ports);
                 assert_eq!(address.free.next(number, number + 1).is_some(), is_free);
             }
             for proto in Proto::ALL {
-                let has_room = address.free.count() > 0 && self.pool4.has_address(proto, bits);
+                let has_room = address.free.count() > 0 && self.pool4.has_own_address(proto, bits);
                 assert_eq!(blocks.roomy[proto as usize].contains(&bits), has_room);
             }
         }

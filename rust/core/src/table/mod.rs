@@ -125,10 +125,11 @@ pub struct Table {
 }
 
 impl Table {
-    /// An empty table for `max_sessions` sessions.
+    /// An empty table of node `node` for `max_sessions` sessions.
     pub fn new(
         max_sessions: u32,
         pool4: &[Pool4Entry],
+        node: u16,
         timeouts: Timeouts,
         secret: &[u8; 32],
     ) -> Self {
@@ -137,7 +138,7 @@ impl Table {
             arena: Arena::new(max_sessions + SPARE_BIBS),
             by_src6: Index::new(max_sessions + SPARE_BIBS),
             by_dst4: Index::new(max_sessions),
-            pool4: Pool4::new(pool4, &keys),
+            pool4: Pool4::new(pool4, node, &keys),
             keys,
             wheel: Wheel::default(),
             timeouts,

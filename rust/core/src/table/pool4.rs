@@ -25,19 +25,21 @@ pub struct Wish {
 /// The ports of one address for one protocol.
 #[derive(Debug, Default)]
 struct Space {
-    /// Index into `Pool4::ranges`.
+    /// Index into `Pool4::ranges`: all its ports.
     ranges: u32,
+    /// The same of those that this node may give away.
+    own: u32,
     /// Position among its protocol's addresses.
     member: u32,
     /// The lowest port, less one if that is odd.
     base: u16,
     /// BIB slot + 1 of each port from `base` on, 0 for none. Empty until the first use.
     slots: Vec<u32>,
-    /// Free ports, even and odd apart: number `n` is port `base + 2 n (+ 1)`.
+    /// Free ports of this node's, even and odd apart: number `n` is port `base + 2 n (+ 1)`.
     free: [BitSet; 2],
 }
 
-/// The addresses that a protocol may use.
+/// The addresses of which a protocol may give ports away.
 #[derive(Debug, Default)]
 struct Group {
     /// Their positions in `Pool4::addresses`.
@@ -46,10 +48,13 @@ struct Group {
     roomy: BitSet,
 }
 
-/// pool4. For each protocol the entries' union counts: entries may overlap.
+/// pool4. For each protocol the entries' union counts: entries may overlap. A mapping may have
+/// any transport address in it, but is given none of another node's slice.
 #[derive(Debug)]
 pub struct Pool4 {
     keys: Keys,
+    /// This node's number.
+    node: u16,
     addresses: Vec<u32>,
     /// Whether there is no gap between the addresses.
     is_contiguous: bool,
@@ -62,8 +67,8 @@ pub struct Pool4 {
 }
 
 impl Pool4 {
-    /// The pool of these entries, all free.
-    pub fn new(entries: &[Pool4Entry], keys: &Keys) -> Self {
+    /// The pool of these entries, all free, as node `node` sees it.
+    pub fn new(entries: &[Pool4Entry], node: u16, keys: &Keys) -> Self {
         let mut addresses: Vec<u32> = entries
             .iter()
             .flat_map(|entry| {
@@ -83,6 +88,7 @@ impl Pool4 {
                 .first()
                 .is_none_or(|a| span(a) as usize + 1 == addresses.len()),
             keys: keys.clone(),
+            node,
             by_address,
             ranges: alloc::vec![Vec::new()],
             spaces: Vec::with_capacity(addresses.len() * 3),
@@ -103,20 +109,28 @@ impl Pool4 {
     fn add_spaces(&mut self, entries: &[Pool4Entry]) {
         for n in 0..self.addresses.len() {
             let address = Ipv4Addr::from_bits(self.addresses[n]);
+            let node = self.node;
             for proto in Proto::ALL {
-                let list = merged_ranges(entries, address, proto);
-                let ranges = self.ranges.iter().position(|known| *known == list);
-                let ranges = ranges.unwrap_or_else(|| {
-                    self.ranges.push(list);
-                    self.ranges.len() - 1
-                });
+                let ranges = self.keep_ranges(merged_ranges(entries, address, proto));
+                let own = entries.iter().filter(|entry| entry.is_of(node));
+                let own = self.keep_ranges(merged_ranges(own, address, proto));
                 let base = self.ranges[ranges].first().map_or(0, |range| range.min & !1);
-                if ranges != 0 {
+                if own != 0 {
                     self.groups[proto as usize].members.push(n as u32);
                 }
-                self.spaces.push(Space { ranges: ranges as u32, base, ..Space::default() });
+                let (ranges, own) = (ranges as u32, own as u32);
+                self.spaces.push(Space { ranges, own, base, ..Space::default() });
             }
         }
+    }
+
+    /// Where the list stands among `ranges`.
+    fn keep_ranges(&mut self, list: Vec<PortRange>) -> usize {
+        let known = self.ranges.iter().position(|known| *known == list);
+        known.unwrap_or_else(|| {
+            self.ranges.push(list);
+            self.ranges.len() - 1
+        })
     }
 
     #[inline]
@@ -139,7 +153,7 @@ impl Pool4 {
     /// Whether the transport address is in the pool.
     #[inline]
     pub fn contains(&self, proto: Proto, address: u32, port: u16) -> bool {
-        self.space(proto, address).is_some_and(|n| self.allows(&self.spaces[n], port))
+        self.space(proto, address).is_some_and(|n| self.has(self.spaces[n].ranges, port))
     }
 
     /// Whether some port of the address is in the pool.
@@ -147,8 +161,13 @@ impl Pool4 {
         self.space(proto, address).is_some_and(|n| self.spaces[n].ranges != 0)
     }
 
-    fn allows(&self, space: &Space, port: u16) -> bool {
-        self.ranges[space.ranges as usize].iter().any(|range| range.contains(port))
+    /// The same, of those that this node may give away.
+    pub fn has_own_address(&self, proto: Proto, address: u32) -> bool {
+        self.space(proto, address).is_some_and(|n| self.spaces[n].own != 0)
+    }
+
+    fn has(&self, ranges: u32, port: u16) -> bool {
+        self.ranges[ranges as usize].iter().any(|range| range.contains(port))
     }
 
     /// The slot of the BIB entry that has the transport address.
@@ -163,7 +182,7 @@ impl Pool4 {
     /// False if it isn't in the pool.
     pub fn claim(&mut self, proto: Proto, address: u32, port: u16, slot: u32) -> bool {
         let Some(n) = self.space(proto, address) else { return false };
-        if !self.allows(&self.spaces[n], port) {
+        if !self.has(self.spaces[n].ranges, port) {
             return false;
         }
         self.materialise(n);
@@ -171,7 +190,7 @@ impl Pool4 {
         let offset = port - space.base;
         space.slots[usize::from(offset)] = slot + 1;
         space.free[usize::from(port & 1)].remove(usize::from(offset / 2));
-        if space.free.iter().all(|free| free.count() == 0) {
+        if space.own != 0 && space.free.iter().all(|free| free.count() == 0) {
             self.groups[proto as usize].roomy.remove(space.member as usize);
         }
         true
@@ -180,12 +199,12 @@ impl Pool4 {
     /// Takes a transport address back.
     pub fn release(&mut self, proto: Proto, address: u32, port: u16) {
         let Some(n) = self.space(proto, address) else { return };
-        let allowed = self.allows(&self.spaces[n], port);
+        let is_own = self.has(self.spaces[n].own, port);
         let space = &mut self.spaces[n];
         let Some(offset) = port.checked_sub(space.base) else { return };
         let Some(place) = space.slots.get_mut(usize::from(offset)) else { return };
         *place = 0;
-        if allowed {
+        if is_own {
             space.free[usize::from(port & 1)].insert(usize::from(offset / 2));
             self.groups[proto as usize].roomy.insert(space.member as usize);
         }
@@ -206,7 +225,7 @@ impl Pool4 {
         Some(Endpoint4 { addr: Ipv4Addr::from_bits(self.addresses[address]), port })
     }
 
-    /// The addresses of a protocol, in ascending order.
+    /// The addresses of which a protocol may give ports away, in ascending order.
     pub fn addresses(&self, proto: Proto) -> impl Iterator<Item = u32> + '_ {
         self.groups[proto as usize].members.iter().map(|&n| self.addresses[n as usize])
     }
@@ -218,11 +237,11 @@ impl Pool4 {
         members.get(member).map(|&n| self.addresses[n as usize])
     }
 
-    /// Whether some of the ports of an address are in the pool, for any protocol.
-    pub fn has_port_within(&self, address: u32, ports: PortRange) -> bool {
+    /// Whether this node may give away some of the ports of an address, for any protocol.
+    pub fn has_own_port_within(&self, address: u32, ports: PortRange) -> bool {
         Proto::ALL.iter().any(|&proto| {
             self.space(proto, address).is_some_and(|n| {
-                let list = &self.ranges[self.spaces[n].ranges as usize];
+                let list = &self.ranges[self.spaces[n].own as usize];
                 list.iter().any(|range| range.min <= ports.max && ports.min <= range.max)
             })
         })
@@ -253,7 +272,7 @@ impl Pool4 {
         space.slots = alloc::vec![0; len];
         for (parity, free) in space.free.iter_mut().enumerate() {
             *free = BitSet::new(len.div_ceil(2));
-            for range in list {
+            for range in &self.ranges[space.own as usize] {
                 let (from, to) = numbers(space.base, parity, *range);
                 free.insert_range(from, to);
             }
@@ -263,19 +282,23 @@ impl Pool4 {
     /// Takes the entries instead of the present ones. BIB entries whose transport address is in
     /// both keep it; `evict` gets the slots of the others.
     pub fn replace(&mut self, entries: &[Pool4Entry], evict: &mut dyn FnMut(u32)) {
-        let mut old = core::mem::replace(self, Self::new(entries, &self.keys));
+        let mut old = core::mem::replace(self, Self::new(entries, self.node, &self.keys));
+        let lists = |ranges: &[Vec<PortRange>], space: &Space| {
+            [space.ranges, space.own].map(|n| ranges[n as usize].clone())
+        };
         for (n, space) in old.spaces.iter_mut().enumerate() {
             if space.slots.is_empty() {
                 continue;
             }
             let (address, proto) = (old.addresses[n / 3], Proto::ALL[n % 3]);
-            let same = self.space(proto, address).filter(|&now| {
-                self.ranges[self.spaces[now].ranges as usize] == old.ranges[space.ranges as usize]
-            });
+            let same = self
+                .space(proto, address)
+                .filter(|&now| lists(&self.ranges, &self.spaces[now]) == lists(&old.ranges, space));
             if let Some(now) = same {
                 self.spaces[now].slots = core::mem::take(&mut space.slots);
                 self.spaces[now].free = core::mem::take(&mut space.free);
-                if self.spaces[now].free.iter().all(|free| free.count() == 0) {
+                let space = &self.spaces[now];
+                if space.own != 0 && space.free.iter().all(|free| free.count() == 0) {
                     let member = self.spaces[now].member as usize;
                     self.groups[proto as usize].roomy.remove(member);
                 }
@@ -344,10 +367,14 @@ fn numbers(base: u16, parity: usize, range: PortRange) -> (usize, usize) {
 
 /// The ports that the entries give to an address, sorted and disjoint. Port 0 is none, but an
 /// identifier.
-fn merged_ranges(entries: &[Pool4Entry], address: Ipv4Addr, proto: Proto) -> Vec<PortRange> {
+fn merged_ranges<'a>(
+    entries: impl IntoIterator<Item = &'a Pool4Entry>,
+    address: Ipv4Addr,
+    proto: Proto,
+) -> Vec<PortRange> {
     let min = u16::from(proto != Proto::Icmp);
     let mut list: Vec<PortRange> = entries
-        .iter()
+        .into_iter()
         .filter(|e| e.protocol.is_none_or(|p| p == proto) && e.prefix.contains(address))
         .filter(|e| e.ports.max >= min)
         .map(|e| PortRange { min: e.ports.min.max(min), max: e.ports.max })
@@ -367,13 +394,15 @@ fn merged_ranges(entries: &[Pool4Entry], address: Ipv4Addr, proto: Proto) -> Vec
 mod tests {
     use super::*;
     use std::collections::HashSet;
+    use std::string::ToString;
 
     fn entry(prefix: &str, ports: &str, protocol: Option<Proto>) -> Pool4Entry {
-        Pool4Entry { protocol, prefix: prefix.parse().unwrap(), ports: ports.parse().unwrap() }
+        let (prefix, ports) = (prefix.parse().unwrap(), ports.parse().unwrap());
+        Pool4Entry { protocol, prefix, ports, node: None }
     }
 
     fn pool(entries: &[Pool4Entry]) -> Pool4 {
-        Pool4::new(entries, &Keys::new(&[7; 32]))
+        Pool4::new(entries, 1, &Keys::new(&[7; 32]))
     }
 
     fn addr(text: &str) -> u32 {
@@ -508,5 +537,45 @@ mod tests {
         assert_eq!(pool.owner(Proto::Tcp, addr("192.0.2.0"), 5000), None);
         pool.replace(&entries, &mut |_| panic!("nothing changes"));
         assert_eq!(pool.owner(Proto::Tcp, addr("192.0.2.0"), 5009), Some(1));
+    }
+
+    #[test]
+    fn another_nodes_slice_holds_mappings_and_gives_none_away() {
+        let slice = |prefix, ports, node| Pool4Entry { node, ..entry(prefix, ports, None) };
+        // Node 2's address is the first, so that it would be the first to be given away.
+        let mut entries = [
+            slice("192.0.2.1", "5000-5009", Some(2)),
+            slice("192.0.2.2", "5000-5003", Some(1)),
+            slice("192.0.2.2", "5004-5007", Some(2)),
+            slice("192.0.2.3", "5000-5001", None),
+        ];
+        let mut pool = pool(&entries);
+        let theirs = [("192.0.2.1", 5000), ("192.0.2.2", 5004)];
+        for (slot, (address, port)) in (100..).zip(theirs) {
+            assert!(pool.claim(Proto::Udp, addr(address), port, slot));
+            assert_eq!(pool.owner(Proto::Udp, addr(address), port), Some(slot));
+        }
+        let mut given = HashSet::new();
+        for slot in 0..6 {
+            let wish = Wish { node: u64::from(slot) << 61, offset: slot.into(), port: 4000 };
+            let mask = pool.choose(Proto::Udp, &wish).unwrap();
+            assert!(pool.claim(Proto::Udp, mask.addr.to_bits(), mask.port, slot));
+            given.insert((mask.addr.to_string(), mask.port));
+        }
+        let own = [("192.0.2.2", 5000..=5003), ("192.0.2.3", 5000..=5001)];
+        let own = own.into_iter().flat_map(|(a, ports)| ports.map(move |p| (a.to_string(), p)));
+        assert_eq!(given, own.collect());
+        let wish = Wish { node: 0, offset: 0, port: 4000 };
+        assert_eq!(pool.choose(Proto::Udp, &wish), None);
+        // A mapping that ends in their slice is theirs to give away again.
+        pool.release(Proto::Udp, addr("192.0.2.2"), 5004);
+        pool.release(Proto::Udp, addr("192.0.2.1"), 5000);
+        assert_eq!(pool.choose(Proto::Udp, &wish), None);
+        // The operator gives it to this node.
+        entries[2].node = Some(1);
+        pool.replace(&entries, &mut |_| panic!("every port is there"));
+        let mask = pool.choose(Proto::Udp, &wish).unwrap();
+        assert_eq!(mask.addr.to_string(), "192.0.2.2");
+        assert!((5004..=5007).contains(&mask.port));
     }
 }

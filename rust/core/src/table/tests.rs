@@ -26,12 +26,13 @@ fn entries() -> Vec<Pool4Entry> {
             protocol: None,
             prefix: prefix.parse().unwrap(),
             ports: ports.parse().unwrap(),
+            node: None,
         })
         .to_vec()
 }
 
 fn table(max_sessions: u32) -> Table {
-    Table::new(max_sessions, &entries(), Timeouts::from(&Globals::default()), &[3; 32])
+    Table::new(max_sessions, &entries(), 1, Timeouts::from(&Globals::default()), &[3; 32])
 }
 
 fn records(table: &Table, now: Time) -> BTreeMap<SessionKey, (State, u32)> {
@@ -430,6 +431,7 @@ fn f_args_name_the_fields_that_choose_the_port() {
         protocol: None,
         prefix: "192.0.2.1".parse().unwrap(),
         ports: "1024-65535".parse().unwrap(),
+        node: None,
     };
     let timeouts = Timeouts::from(&Globals::default());
     let base = (1u128 << 64 | 7, 4000u16, dst4(Proto::Udp, 1, 0));
@@ -443,7 +445,7 @@ fn f_args_name_the_fields_that_choose_the_port() {
     ];
     for f_args in 0..16u8 {
         for (bit, (src6, port, dst)) in variants {
-            let mut table = Table::new(10, &[entry], timeouts, &[3; 32]);
+            let mut table = Table::new(10, &[entry], 1, timeouts, &[3; 32]);
             let mut choose = |src6, port, dst| {
                 table.choose_mask(Proto::Udp, src6, port, dst, f_args).unwrap().port
             };
