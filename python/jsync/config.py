@@ -21,6 +21,7 @@ from jsync.errors import Failure
 from jsync.keepalived import KeepalivedError, KeepalivedSection, VirtualAddresses
 from jsync.keepalived import check as check_keepalived
 from jsync.keys import read_key
+from jsync.tls import Credentials
 from jsync.toml_lines import Path, key_lines, nearest_line
 
 Duration = int | float | str
@@ -58,13 +59,16 @@ class SyncSection(Section):
     cluster: str
     key_files: list[str] = []
     plaintext: bool = False
-    transport: Literal["multicast", "tcp"] = "multicast"
+    transport: Literal["multicast", "unicast", "tcp"] = "multicast"
     port: int = 6464
     group: str = "239.64.64.64"
     interface: str | None = None
     ttl: int = 1
     listen: str | None = None
     peers: list[str] = []
+    tls_certificate: str | None = None
+    tls_key: str | None = None
+    tls_ca: str | None = None
     hello_interval: Duration | None = None
     dead_interval: Duration | None = None
     join_timeout: Duration | None = None
@@ -105,6 +109,7 @@ class Document(Section, kw_only=True):
 
 MAX_SESSIONS = 1 << 26
 """The most sessions that a table can be sized for."""
+TLS_KEYS = ("tls-certificate", "tls-key", "tls-ca")
 SYNC_DURATIONS = ("hello-interval", "dead-interval", "join-timeout", "flush-deadline")
 
 
@@ -157,7 +162,8 @@ class Settings:
             "cluster": self.sync.cluster,
             "epoch": epoch,
             "max-frame": max_frame,
-            "plaintext": self.sync.plaintext,
+            # Inside TLS frames needn't be sealed again.
+            "plaintext": self.sync.plaintext or not self.sync.key_files,
         }
         for key in SYNC_DURATIONS:
             value = getattr(self.sync, key.replace("-", "_"))
@@ -173,6 +179,23 @@ class Settings:
         values["flush-deadline"] = parse_duration(self.joold.flush_deadline, bare_ms=1)
         values["join-timeout"] = parse_duration(self.joold.join_timeout, bare_ms=1)
         return json.dumps(values).encode()
+
+    def credentials(self) -> Credentials | None:
+        """The certificates, read once to find mistakes; None without TLS. Raises Failure."""
+        sync = self.sync
+        if sync is None or sync.tls_certificate is None:
+            return None
+        found = Credentials(sync.tls_certificate, sync.tls_key or "", sync.tls_ca or "")
+        try:
+            found.contexts()
+        except Failure as failure:
+            message = str(failure)
+            key = next(
+                (k for k in TLS_KEYS if message.startswith(getattr(sync, _attribute(k)))),
+                "tls-certificate",
+            )
+            raise mistake(self, ("sync", key), message) from None
+        return found
 
     def keys(self) -> list[bytes]:
         """The pre-shared keys, read from their files. Raises Failure."""
@@ -422,7 +445,8 @@ def _check_sync(source: _Source, sync: SyncSection) -> None:
         raise wrong("cluster", "give the cluster a name")
     if sync.plaintext and sync.key_files:
         raise wrong("plaintext", "contradicts key-files; remove one of them")
-    if not sync.plaintext and not sync.key_files:
+    _check_tls(source, sync)
+    if not sync.plaintext and not sync.key_files and sync.tls_certificate is None:
         raise wrong(
             "key-files",
             "name a key that the nodes share (`jsync key generate FILE`), or write"
@@ -439,7 +463,11 @@ def _check_sync(source: _Source, sync: SyncSection) -> None:
                 raise wrong(key, str(error)) from None
     if sync.interface is not None:
         _check_interface(source, ("sync", "interface"), sync.interface)
-    other = ("listen", "peers") if sync.transport == "multicast" else ("group", "ttl")
+    other: tuple[str, ...] = (
+        ("listen", "peers") if sync.transport == "multicast" else ("group", "ttl")
+    )
+    if sync.transport != "tcp":
+        other = (*other, *TLS_KEYS)
     for key in other:
         if ("sync", key) in source.lines:
             raise wrong(key, f'has no meaning with transport = "{sync.transport}"; remove it')
@@ -452,6 +480,21 @@ def _check_sync(source: _Source, sync: SyncSection) -> None:
             raise wrong("ttl", f"{sync.ttl} is outside 1 to 255")
     else:
         _check_mesh(source, sync)
+
+
+def _check_tls(source: _Source, sync: SyncSection) -> None:
+    given = [key for key in TLS_KEYS if getattr(sync, _attribute(key)) is not None]
+    missing = [key for key in TLS_KEYS if key not in given]
+    if given and missing:
+        raise mistake(source, ("sync", given[0]), f"needs {' and '.join(missing)} beside it")
+    if given and sync.plaintext:
+        raise mistake(
+            source, ("sync", "plaintext"), "contradicts TLS, which protects frames; remove it"
+        )
+
+
+def _attribute(key: str) -> str:
+    return key.replace("-", "_")
 
 
 def _check_joold(source: _Source, joold: JooldSection) -> None:
@@ -498,6 +541,12 @@ def _check_mesh(source: _Source, sync: SyncSection) -> None:
                     )
             elif ipaddress.ip_address(address).is_unspecified:
                 raise mistake(source, ("sync", key), "name one address, not all of them")
+            elif ipaddress.ip_address(address).is_multicast:
+                raise mistake(
+                    source,
+                    ("sync", key),
+                    f'{address} is a multicast address: transport = "multicast"',
+                )
 
 
 def _address(source: _Source, path: Path, text: str) -> Address:

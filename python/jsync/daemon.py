@@ -33,6 +33,7 @@ from jsync.transport import Transport
 from jsync.transport.joold import JooldTransport
 from jsync.transport.multicast import MulticastTransport
 from jsync.transport.tcp import MAX_FRAME, TcpTransport
+from jsync.transport.unicast import UnicastTransport, path_mtu
 from jsync.verbs import Verbs
 
 if TYPE_CHECKING:
@@ -52,11 +53,16 @@ def max_frame(sync: SyncSection) -> int:
     """The largest frame in bytes that the transport carries without fragments."""
     if sync.transport == "tcp":
         return MAX_FRAME
-    mtu = 1500
-    with suppress(OSError):  # it may not be there yet: then take what every Ethernet carries
-        mtu = int(pathlib.Path(f"/sys/class/net/{sync.interface}/mtu").read_text(encoding="ascii"))
-    version = 6 if ":" in sync.group else 4
-    return min(mtu - UDP_OVERHEAD[version], MAX_FRAME)
+    mtu = 1500  # the network may not be there yet: then take what every Ethernet carries
+    if sync.transport == "unicast":
+        address = sync.listen or ""
+        mtu = path_mtu(address, sync.peers, sync.interface, mtu)
+    else:
+        address = sync.group
+        with suppress(OSError):
+            path = pathlib.Path(f"/sys/class/net/{sync.interface}/mtu")
+            mtu = int(path.read_text(encoding="ascii"))
+    return min(mtu - UDP_OVERHEAD[6 if ":" in address else 4], MAX_FRAME)
 
 
 def make_node(settings: Settings) -> "Node":
@@ -90,6 +96,16 @@ def make_transport(settings: Settings, engine: Engine, log: Log) -> Transport | 
         return None
     if sync.transport == "tcp":
         return TcpTransport(
+            engine,
+            log,
+            listen=sync.listen or "",
+            port=sync.port,
+            peers=sync.peers,
+            interface=sync.interface,
+            credentials=settings.credentials(),
+        )
+    if sync.transport == "unicast":
+        return UnicastTransport(
             engine,
             log,
             listen=sync.listen or "",
@@ -246,6 +262,8 @@ class Daemon:
             if self._transport is not None:
                 for node, frame in frames:
                     await self._transport.send(node, frame)
+                # Meanwhile changes coalesce in the table: nothing is made that would only wait.
+                await self._transport.room()
         while datagrams := self._engine.take_datagrams():
             if self._joold is not None:
                 for datagram in datagrams:

@@ -164,6 +164,8 @@ class Verbs:
                 "frames_received": "Frames received from the private network",
                 "frames_refused": "Frames received and not taken: see the counters of frames",
                 "send_drops": "Frames that the private network or a peer did not take",
+                "receive_drops": "Datagrams dropped by the kernel: no frames, or too many at once",
+                "connections_refused": "Connections cut off before an authentic frame came",
                 "reconnects": "Times that a socket or a connection was lost",
             }
             rows += [

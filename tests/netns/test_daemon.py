@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import trustme
 from hosts import Host, Network, Process, network, wait_until
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root for network namespaces")
@@ -272,6 +273,10 @@ TRANSPORTS = {
     "tcp 6": 'transport = "tcp"\nlisten = "fd00::{0}"\npeers = ["fd00::1", "fd00::2"]\n',
     "tcp link-local": 'transport = "tcp"\nlisten = "fe80::{0}"\npeers = ["fe80::1", "fe80::2"]\n'
     'interface = "priv"\n',
+    "unicast 4": 'transport = "unicast"\nlisten = "10.0.0.{0}"\npeers = ["10.0.0.1", "10.0.0.2"]\n',
+    "unicast 6": 'transport = "unicast"\nlisten = "fd00::{0}"\npeers = ["fd00::1", "fd00::2"]\n',
+    "unicast link-local": 'transport = "unicast"\nlisten = "fe80::{0}"\n'
+    'peers = ["fe80::1", "fe80::2"]\ninterface = "priv"\n',
 }
 
 
@@ -318,7 +323,36 @@ def test_nodes_find_each_other_and_say_goodbye(net: Network, transport: str) -> 
     wait_until(lambda: peer_states(j) == [(2, "up")] and peer_states(k) == [(1, "up")])
 
 
-@pytest.mark.parametrize("transport", ["multicast 4", "tcp 6"])
+def test_nodes_with_certificates_need_no_key(net: Network) -> None:
+    authority = trustme.CA()
+    j, k = cluster(net)
+    configs = {}
+    for number, host in ((1, j), (2, k)):
+        issued = authority.issue_cert(f"10.0.0.{number}")
+        (host.directory / "key.pem").touch(mode=0o600)
+        issued.private_key_pem.write_to_path(host.directory / "key.pem")
+        issued.cert_chain_pems[0].write_to_path(host.directory / "cert.pem")
+        authority.cert_pem.write_to_path(host.directory / "ca.pem")
+        text = member(host, number, "tcp 4")
+        line = next(line for line in text.splitlines() if line.startswith("key-files"))
+        configs[number] = text.replace(
+            line,
+            f'tls-certificate = "{host.directory}/cert.pem"\n'
+            f'tls-key = "{host.directory}/key.pem"\ntls-ca = "{host.directory}/ca.pem"',
+        )
+    running(j, configs[1])
+    running(k, configs[2])
+    wait_until(lambda: peer_states(j) == [(2, "up")] and peer_states(k) == [(1, "up")])
+    (k.directory / "key.pem").chmod(0o644)
+    second = k.processes[-1]
+    assert second.end() == 0
+    refused = k.daemon(configs[2])
+    assert refused.popen.wait(10) == 1
+    assert "sync.tls-key" in refused.log
+    assert "chmod 0600" in refused.log
+
+
+@pytest.mark.parametrize("transport", ["multicast 4", "unicast 4", "tcp 6"])
 def test_a_node_with_another_key_is_not_heard(net: Network, transport: str) -> None:
     j, k = cluster(net)
     running(j, member(j, 1, transport))

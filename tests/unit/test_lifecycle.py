@@ -180,6 +180,9 @@ class FakeTransport:
     async def send(self, node: int, frame: bytes) -> None:
         self.history.append(f"send {node} {frame.decode()}")
 
+    async def room(self) -> None:
+        pass
+
     async def drain(self) -> None:
         self.history.append("drain")
 

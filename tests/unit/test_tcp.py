@@ -1,120 +1,15 @@
-import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from io import StringIO
 
 import pytest
 import trio
 from hypothesis import given
 from hypothesis import strategies as st
+from meshes import Mesh, Sink, eventually, frame_of, mesh
 
 from jsync.log import Log
-from jsync.transport import tcp
+from jsync.transport import Complaints, tcp
 from jsync.transport.tcp import MAX_FRAME, FrameReader, SendQueue, TcpTransport, with_length
-
-
-class Sink:
-    """Takes frames that begin with b"node" and the sender's number."""
-
-    def __init__(self) -> None:
-        self.frames: list[bytes] = []
-        self.arrived = trio.Event()
-
-    def receive_frames(self, frames: Sequence[bytes]) -> list[int]:
-        senders = []
-        for frame in frames:
-            authentic = frame.startswith(b"node")
-            senders.append(frame[4] if authentic else 0)
-            if authentic:
-                self.frames.append(frame)
-        self.arrived.set()
-        return senders
-
-    async def wait_for(self, frame: bytes) -> None:
-        while frame not in self.frames:
-            self.arrived = trio.Event()
-            await self.arrived.wait()
-
-
-def frame_of(node: int, text: bytes = b"") -> bytes:
-    return b"node" + bytes([node]) + text
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-class Mesh:
-    """Nodes 1, 2, … on 127.0.0.1, 127.0.0.2, …"""
-
-    def __init__(self, nursery: trio.Nursery, size: int) -> None:
-        self.nursery = nursery
-        self.port = free_port()
-        self.addresses = [f"127.0.0.{n}" for n in range(1, size + 1)]
-        self.sinks = {n: Sink() for n in range(1, size + 1)}
-        self.logs = {n: StringIO() for n in range(1, size + 1)}
-        self.transports = {n: self._make(n) for n in self.sinks}
-        self.scopes: dict[int, trio.CancelScope] = {}
-
-    def _make(self, node: int) -> TcpTransport:
-        return TcpTransport(
-            self.sinks[node],
-            Log(stream=self.logs[node]),
-            listen=self.addresses[node - 1],
-            port=self.port,
-            peers=self.addresses,
-        )
-
-    async def _run(self, node: int) -> None:
-        with trio.CancelScope() as self.scopes[node]:
-            await self.transports[node].run()
-
-    def start(self, node: int) -> None:
-        self.nursery.start_soon(self._run, node)
-
-    def restart(self, node: int) -> None:
-        self.scopes[node].cancel()
-        self.transports[node] = self._make(node)
-        self.start(node)
-
-    async def introduce(self) -> None:
-        """Say hello, as engines do in intervals, until everybody has heard everybody."""
-        hello = {n: frame_of(n, b"hello") for n in self.sinks}
-
-        async def talk() -> None:
-            while True:
-                for node, transport in self.transports.items():
-                    await transport.send(0, hello[node])
-                await trio.sleep(0.02)
-
-        async with trio.open_nursery() as talking:
-            talking.start_soon(talk)
-            for node, sink in self.sinks.items():
-                for other in self.sinks:
-                    if other != node:
-                        await sink.wait_for(hello[other])
-            talking.cancel_scope.cancel()
-
-
-@asynccontextmanager
-async def mesh(size: int) -> AsyncIterator[Mesh]:
-    with trio.fail_after(20):
-        async with trio.open_nursery() as nursery:
-            nodes = Mesh(nursery, size)
-            for node in nodes.sinks:
-                nodes.start(node)
-            await nodes.introduce()
-            yield nodes
-            nursery.cancel_scope.cancel()
-
-
-async def eventually(is_so: Callable[[], bool]) -> None:
-    with trio.fail_after(10):
-        while not is_so():
-            await trio.sleep(0.01)
 
 
 def run(test: Callable[[], Awaitable[None]]) -> None:
@@ -288,6 +183,111 @@ def test_a_peer_that_does_not_read_is_cut_off_and_the_others_go_on(
             nursery.cancel_scope.cancel()
 
     run(test)
+
+
+def test_frames_are_made_as_fast_as_the_fastest_peer_takes_them() -> None:
+    """Meanwhile changes coalesce in the engine's table, and nothing waits here."""
+
+    async def test() -> None:
+        async with trio.open_nursery() as nursery:
+            nodes = Mesh(nursery, 3)
+            nodes.start(1)
+            nodes.start(3)
+            await eventually(lambda: "waiting" in nodes.logs[1].getvalue())
+            lazy = await trio.open_tcp_stream("127.0.0.1", nodes.port, local_address="127.0.0.2")
+            await lazy.send_all(with_length(frame_of(2)))
+            big, most = frame_of(1, bytes(60_000)), 0
+            for n in range(100):
+                await nodes.transports[1].send(0, big)
+                await nodes.transports[1].room()
+                await nodes.transports[3].send(0, frame_of(3, b"%d" % n))
+                queues = [
+                    len(c.queue)
+                    for p in nodes.transports[1]._peers.values()
+                    for c in p.connections
+                    if c.node == 3
+                ]
+                most = max([most, *queues])
+            await eventually(lambda: nodes.sinks[3].frames.count(big) == 100)
+            assert most < tcp.ROOM_BYTES + len(big)
+            assert "too slow" not in nodes.logs[1].getvalue()
+            await lazy.aclose()
+            nursery.cancel_scope.cancel()
+
+    run(test)
+
+
+def test_who_is_one_node_is_no_other() -> None:
+    async def test() -> None:
+        async with mesh(2) as nodes:
+            await nodes.transports[2].send(1, frame_of(7))
+            await eventually(lambda: "speaks for node 7 too" in nodes.logs[1].getvalue())
+        async with trio.open_nursery() as nursery:
+            nodes = Mesh(nursery, 3)
+            for node in (1, 3):
+                nodes.start(node)
+            await nodes.transports[3].send(0, frame_of(3))
+            await eventually(lambda: "waiting" in nodes.logs[1].getvalue())
+            three = await trio.open_tcp_stream("127.0.0.1", nodes.port, local_address="127.0.0.3")
+            await three.send_all(with_length(frame_of(3)))
+            await nodes.sinks[1].wait_for(frame_of(3))
+            two = await trio.open_tcp_stream("127.0.0.1", nodes.port, local_address="127.0.0.2")
+            await two.send_all(with_length(frame_of(3)))
+            async with two, three:
+                with trio.fail_after(5):
+                    assert await two.receive_some() == b""
+            assert "which is at 127.0.0.3" in nodes.logs[1].getvalue()
+            nursery.cancel_scope.cancel()
+
+    run(test)
+
+
+def test_a_flood_of_connections_costs_little() -> None:
+    """Strangers, and who has a peer's address but no key: no more than some hundred a second."""
+
+    async def test() -> None:
+        async with trio.open_nursery() as nursery:
+            nodes = Mesh(nursery, 2)
+            nodes.start(1)
+            await eventually(lambda: "waiting" in nodes.logs[1].getvalue())
+
+            async def flood(address: str) -> None:
+                while True:
+                    try:
+                        stream = await trio.open_tcp_stream(
+                            "127.0.0.1", nodes.port, local_address=address
+                        )
+                        async with stream:
+                            await stream.send_all(with_length(b"forged"))
+                            await stream.receive_some()
+                    except (OSError, trio.BrokenResourceError):
+                        await trio.sleep(0)
+
+            with trio.move_on_after(1.0):
+                async with trio.open_nursery() as flooding:
+                    for address in ("127.0.0.2", "127.0.0.9"):
+                        for _ in range(8):
+                            flooding.start_soon(flood, address)
+            stats = nodes.transports[1].stats
+            assert 0 < stats.connections_refused < 300
+            assert 0 < stats.frames_refused < 30
+            assert nodes.logs[1].getvalue().count("message=") <= 4
+            nursery.cancel_scope.cancel()
+
+    run(test)
+
+
+def test_complaints_about_a_subject_have_a_pause() -> None:
+    now = 100.0
+    complaints = Complaints(lambda: now)
+    assert complaints.may("a")
+    assert complaints.may("b")
+    now = 109.9
+    assert not complaints.may("a")
+    now = 110.0
+    assert complaints.may("a")
+    complaints.forget("a")
+    assert complaints.may("a")
 
 
 def test_an_address_that_is_not_there_yet_is_waited_for() -> None:

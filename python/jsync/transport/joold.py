@@ -1,5 +1,6 @@
 """joold's multicast group: datagrams without frames, keys or node numbers."""
 
+import socket
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -39,6 +40,9 @@ class JooldTransport(MulticastTransport):
             out_interface=out_interface,
         )
         self._datagrams = sink
+
+    def _filter(self, opened: socket.socket) -> None:
+        """Nothing tells a datagram of joold's from any other before it is read."""
 
     def _deliver(self, datagrams: list[tuple[str, bytes]]) -> int:
         return self._datagrams.receive_datagrams(datagrams).count(False)

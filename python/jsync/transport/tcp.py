@@ -4,6 +4,8 @@ On the wire each frame follows its length, four bytes, most significant first. A
 somebody's only after the engine has accepted a frame from it: who delivers none in time, or
 garbage, is cut off, and only addresses of the configured peers are heard at all. Two nodes that
 dial each other at once have two connections: both hear on both and send on one.
+
+With certificates the stream is TLS, and both ends show theirs before anything else.
 """
 
 import ipaddress
@@ -15,13 +17,19 @@ from dataclasses import dataclass, field
 
 import trio
 
+from jsync import tls
 from jsync.engine import FrameSink
+from jsync.errors import Failure
 from jsync.log import Log
-from jsync.transport import TransportStats
+from jsync.transport import Complaints, TransportStats
 
 MAX_FRAME = 65_535
 QUEUE_BYTES = 8 << 20
 """What may wait for a peer; one that is further behind is cut off, and takes a snapshot later."""
+ROOM_BYTES = 512 << 10
+"""More frames are made when less than this waits for the peer that takes them fastest."""
+ROOM_SECONDS = 0.1
+"""How long frames wait to be made; then they go to whoever has room, and others fall behind."""
 READ_BYTES = 256 << 10
 INTRODUCTION_SECONDS = 10.0
 """Time for a connection to deliver an authentic frame."""
@@ -31,6 +39,10 @@ PENDING_PER_PEER = 4
 STRANGERS = 64
 """Addresses that are no peer's and whose attempts get a line in the log, one each."""
 RETRY_SECONDS = (0.2, 5.0)
+REFUSAL_SECONDS = 0.005
+"""Pause after a connection that is refused at once: a flood of them costs little."""
+PENALTY_SECONDS = 0.2
+"""How long nothing is accepted from an address that delivered no authentic frame."""
 USER_TIMEOUT_MS = 5_000
 """Time that data may stay unacknowledged before the kernel gives a connection up."""
 
@@ -41,7 +53,7 @@ class FrameReader:
     def __init__(self) -> None:
         self._buffer = bytearray()
 
-    def feed(self, data: bytes) -> list[bytes]:
+    def feed(self, data: bytes | bytearray) -> list[bytes]:
         """The frames that `data` completes. Raises ValueError on an impossible length."""
         buffer = self._buffer
         buffer += data
@@ -75,6 +87,10 @@ class SendQueue:
         self._sent = trio.Event()
         self._sent.set()
 
+    def __len__(self) -> int:
+        """Bytes that wait."""
+        return self._bytes
+
     def put(self, frame: bytes) -> bool:
         """Append a frame; False if there is no room."""
         if self._bytes + len(frame) > self._limit:
@@ -102,9 +118,12 @@ class SendQueue:
         await self._sent.wait()
 
 
+Stream = trio.SocketStream | trio.SSLStream[trio.SocketStream]
+
+
 @dataclass(eq=False)
 class _Connection:
-    stream: trio.SocketStream
+    socket: trio.SocketStream
     dialled: bool
     node: int = 0
     """Who is at the other end; 0 until an authentic frame came."""
@@ -118,7 +137,8 @@ class _Peer:
     address: str
     connections: list[_Connection] = field(default_factory=list)
     changed: trio.Event = field(default_factory=trio.Event)
-    complaint: str = ""
+    refused_until: float = 0.0
+    """Nothing is accepted before that time: the last connection was nobody's."""
 
     def established(self) -> list[_Connection]:
         return [c for c in self.connections if c.node]
@@ -136,15 +156,22 @@ class TcpTransport:
         port: int,
         peers: list[str],
         interface: str | None = None,
+        credentials: tls.Credentials | None = None,
     ) -> None:
-        """`interface` is for link-local addresses. The own address among `peers` is ignored."""
+        """`interface` is for link-local addresses. The own address among `peers` is ignored.
+
+        With `credentials` connections are TLS.
+        """
         self.stats = TransportStats()
         self._sink = sink
         self._log = log
         self._listen = ipaddress.ip_address(listen)
         self._port = port
         self._interface = interface
+        self._credentials = credentials
         self._strangers: set[str] = set()
+        self._complaints = Complaints()
+        self._taken = trio.Event()
         others = {ipaddress.ip_address(peer) for peer in peers} - {self._listen}
         self._peers = {str(address): _Peer(str(address)) for address in sorted(others, key=int)}
 
@@ -171,6 +198,18 @@ class TcpTransport:
                 connection.scope.cancel()
         if not reached:
             self.stats.send_drops += 1
+
+    async def room(self) -> None:
+        """Wait, not for long, until little waits for the peer that takes frames fastest."""
+        with trio.move_on_after(ROOM_SECONDS):
+            while True:
+                chosen = [self._preferred(peer) for peer in self._peers.values()]
+                waiting = [len(connection.queue) for connection in chosen if connection]
+                if min(waiting, default=0) < ROOM_BYTES:
+                    break
+                self._taken = trio.Event()
+                await self._taken.wait()
+        await trio.lowlevel.checkpoint()
 
     async def drain(self) -> None:
         """Wait until no frame waits for a peer."""
@@ -212,7 +251,9 @@ class TcpTransport:
                 complaint = ""
                 while True:
                     accepted, address = await listener.accept()
-                    self._welcome(accepted, address[0].partition("%")[0], nursery)
+                    if not self._welcome(accepted, address[0].partition("%")[0], nursery):
+                        self.stats.connections_refused += 1
+                        await trio.sleep(REFUSAL_SECONDS)
             except OSError as error:
                 if complaint != str(error):
                     complaint = str(error)
@@ -228,16 +269,22 @@ class TcpTransport:
 
     def _welcome(
         self, accepted: trio.socket.SocketType, address: str, nursery: trio.Nursery
-    ) -> None:
+    ) -> bool:
+        """Begin a conversation with a peer; False if it is none, or has too many or bad ones."""
         peer = self._peers.get(str(ipaddress.ip_address(address)))
-        if peer is None or len(peer.connections) >= PENDING_PER_PEER:
+        if (
+            peer is None
+            or len(peer.connections) >= PENDING_PER_PEER
+            or trio.current_time() < peer.refused_until
+        ):
             accepted.close()
             if peer is None and address not in self._strangers and len(self._strangers) < STRANGERS:
                 self._strangers.add(address)
                 self._log.warning("refused a connection from no peer", address=address)
-            return
+            return False
         connection = _Connection(trio.SocketStream(accepted), dialled=False)
         nursery.start_soon(self._converse, peer, connection)
+        return True
 
     async def _dial(self, peer: _Peer) -> None:
         """Keep a connection to `peer`, its or ours."""
@@ -269,27 +316,16 @@ class TcpTransport:
 
     async def _converse(self, peer: _Peer, connection: _Connection) -> None:
         """Live the connection's life."""
-        stream = connection.stream
         peer.connections.append(connection)
         peer.changed.set()
         try:
             with connection.scope:
-                async with stream, trio.open_nursery() as nursery:
-                    stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-                    for option, value in (
-                        (socket.TCP_NODELAY, 1),
-                        (socket.TCP_KEEPIDLE, 2),
-                        (socket.TCP_KEEPINTVL, 1),
-                        (socket.TCP_KEEPCNT, 3),
-                        (socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS),
-                    ):
-                        stream.setsockopt(socket.IPPROTO_TCP, option, value)
-                    nursery.start_soon(self._write, connection)
-                    await self._read(peer, connection)
-                    nursery.cancel_scope.cancel()
+                async with connection.socket:
+                    await self._live(peer, connection)
         finally:
             peer.connections.remove(connection)
             peer.changed.set()
+            self._taken.set()
             if connection.node:
                 self.stats.reconnects += 1
                 self._log.warning(
@@ -298,55 +334,120 @@ class TcpTransport:
                     node=connection.node,
                     reason=connection.why,
                 )
-            elif connection.why not in {peer.complaint, "closed by the peer"}:
-                peer.complaint = connection.why  # once, not at every attempt
-                self._log.warning(
-                    "cut off a connection", address=peer.address, reason=connection.why
-                )
+            elif not connection.dialled or connection.why != "closed by the peer":
+                self.stats.connections_refused += 1
+                peer.refused_until = trio.current_time() + PENALTY_SECONDS
+                # At a bounded rate: whoever has the address may try as often as it likes.
+                if connection.why != "closed by the peer" and self._complaints.may(peer.address):
+                    self._log.warning(
+                        "cut off a connection", address=peer.address, reason=connection.why
+                    )
 
-    async def _write(self, connection: _Connection) -> None:
+    async def _live(self, peer: _Peer, connection: _Connection) -> None:
+        """Exchange frames until the connection ends; `connection.why` says why it did."""
+        for level, option, value in (
+            (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+            (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+            (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 2),
+            (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 1),
+            (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
+            (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS),
+        ):
+            connection.socket.setsockopt(level, option, value)
+        with trio.CancelScope(deadline=trio.current_time() + INTRODUCTION_SECONDS) as patience:
+            stream = await self._secure(peer, connection)
+            if stream is not None:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._write, connection, stream)
+                    await self._read(peer, connection, stream, patience)
+                    nursery.cancel_scope.cancel()
+        if patience.cancelled_caught:
+            connection.why = "it delivered no authentic frame in time"
+
+    async def _secure(self, peer: _Peer, connection: _Connection) -> Stream | None:
+        """Shake hands, if there are certificates; None if the peer's isn't good."""
+        if self._credentials is None:
+            return connection.socket
+        try:
+            server, client = self._credentials.contexts()
+        except Failure as failure:
+            connection.why = f"our certificate can't be used: {failure}"
+            return None
+        stream = trio.SSLStream(
+            connection.socket,
+            client if connection.dialled else server,
+            server_hostname=peer.address if connection.dialled else None,
+            server_side=not connection.dialled,
+            https_compatible=True,  # a frame says where it ends
+        )
+        try:
+            await stream.do_handshake()
+        except trio.BrokenResourceError as error:
+            connection.why = tls.reason(error)
+            return None
+        # Who dials has had OpenSSL check it against the address that it dialled.
+        if not connection.dialled and not tls.names_address(stream.getpeercert(), peer.address):
+            connection.why = f"its certificate is not good: it doesn't name {peer.address}"
+            return None
+        return stream
+
+    async def _write(self, connection: _Connection, stream: Stream) -> None:
         while True:
             data = await connection.queue.take()
+            self._taken.set()
             try:
-                await connection.stream.send_all(data)
+                await stream.send_all(data)
             except trio.BrokenResourceError:
                 connection.scope.cancel()
                 return
 
-    async def _read(self, peer: _Peer, connection: _Connection) -> None:
+    async def _read(
+        self, peer: _Peer, connection: _Connection, stream: Stream, patience: trio.CancelScope
+    ) -> None:
         reader = FrameReader()
         refusals = 0
-        with trio.CancelScope(deadline=trio.current_time() + INTRODUCTION_SECONDS) as patience:
-            while True:
-                try:
-                    data = await connection.stream.receive_some(READ_BYTES)
-                except trio.BrokenResourceError as error:
-                    connection.why = str(error.__cause__ or error)
-                    return
-                if not data:
-                    return
-                try:
-                    frames = reader.feed(data)
-                except ValueError as error:
+        while True:
+            try:
+                data = await stream.receive_some(READ_BYTES)
+            except trio.BrokenResourceError as error:
+                connection.why = tls.reason(error)
+                return
+            if not data:
+                return
+            try:
+                frames = reader.feed(data)
+            except ValueError as error:
+                self.stats.frames_refused += 1
+                connection.why = f"it sends garbage: {error}"
+                return
+            if not frames:
+                continue
+            for sender in self._sink.receive_frames(frames):
+                self.stats.frames_received += 1
+                if sender == 0:
+                    refusals += 1
                     self.stats.frames_refused += 1
-                    connection.why = f"it sends garbage: {error}"
-                    return
-                if not frames:
                     continue
-                for sender in self._sink.receive_frames(frames):
-                    self.stats.frames_received += 1
-                    if sender:
-                        refusals = 0
-                        if connection.node != sender:
-                            connection.node = sender
-                            peer.complaint = ""
-                            patience.deadline = math.inf
-                            self._log.info("connected", address=peer.address, node=sender)
-                    else:
-                        refusals += 1
-                        self.stats.frames_refused += 1
-                if refusals > (REFUSALS if connection.node else 0):
-                    connection.why = "its frames are not authentic, or not of our cluster"
-                    return
-        if patience.cancelled_caught:
-            connection.why = "it delivered no authentic frame in time"
+                refusals = 0
+                if connection.node != sender:
+                    if not self._may_be(peer, connection, sender):
+                        return
+                    connection.node = sender
+                    self._complaints.forget(peer.address)
+                    patience.deadline = math.inf
+                    self._log.info("connected", address=peer.address, node=sender)
+            if refusals > (REFUSALS if connection.node else 0):
+                connection.why = "its frames are not authentic, or not of our cluster"
+                return
+
+    def _may_be(self, peer: _Peer, connection: _Connection, node: int) -> bool:
+        """Whether the other end may be that node: it is one only, and no two addresses are one."""
+        others = (p for p in self._peers.values() if p is not peer)
+        at = [p.address for p in others if any(c.node == node for c in p.connections)]
+        if connection.node:
+            connection.why = f"it speaks for node {node} too"
+        elif at:
+            connection.why = f"it speaks for node {node}, which is at {at[0]}"
+        else:
+            return True
+        return False
