@@ -138,6 +138,7 @@ class Node:
         keys: Sequence[bytes],
         secret: bytes,
         joold: bytes | None = None,
+        module: bytes | None = None,
     ) -> Node:
         """Make a node.
 
@@ -145,7 +146,8 @@ class Node:
         (None: there is none), as JSON. `keys` are pre-shared keys of 32 bytes: the first seals,
         all open. `secret` is 32 random bytes for hashing and for the choice of ports. With `joold`
         (JSON: "format", "flush-deadline", "join-timeout", each optional) the node also speaks to
-        joolds or to a kernel module, and tells each side what it hears from the other.
+        joolds, with `module` (the same) to Jool's kernel module, and tells each side what it hears
+        from the others. What follows is about joolds, or the module with `module=True`.
 
         Its thread starts here, with timers and synchronisation. Raises ConfigError.
         """
@@ -182,23 +184,29 @@ class Node:
         configuration differs.
         """
 
-    def take_datagrams(self, limit: int = 64) -> list[bytes]:
+    def take_datagrams(self, limit: int = 64, *, module: bool = False) -> list[bytes]:
         """Datagrams for joolds, or batches for the kernel module; as with `take_frames`.
 
         Empty while the format isn't known: nothing is configured and nobody was heard.
         """
 
-    def receive_datagrams(self, datagrams: Sequence[tuple[str, bytes]]) -> list[bool]:
+    def receive_datagrams(
+        self, datagrams: Sequence[tuple[str, bytes]], *, module: bool = False
+    ) -> list[bool]:
         """Hand over datagrams of joolds with the addresses they came from; False for refused ones.
 
         The content of a kernel module's JNLAR_SESSION_ENTRIES is such a datagram; any address
-        stands for the module. Who is new, or was silent for a minute, is told the whole table.
+        stands for the module. A joold that is new, or was silent for a minute, is told the whole
+        table.
         """
 
-    def advertise(self) -> None:
-        """Tell joolds, or the kernel module, the whole table."""
+    def advertise(self, *, module: bool = False, all: bool = True) -> None:
+        """Tell joolds, or the kernel module, the whole table.
 
-    def pin_format(self, format: str) -> None:
+        Without `all`, less what was heard of themselves last.
+        """
+
+    def pin_format(self, format: str, *, module: bool = False) -> None:
         """Take and tell datagrams of this format alone: "4.1.9", "4.1.12" or "4.1.13"."""
 
     def joolds(self) -> list[JooldStatus]:

@@ -21,11 +21,13 @@ class Engine(FrameSink, Protocol):
     def detach(self) -> None: ...  # noqa: D102
     def fileno(self) -> int: ...  # noqa: D102
     def take_frames(self, limit: int = 64) -> list[tuple[int, bytes]]: ...  # noqa: D102
-    def take_datagrams(self, limit: int = 64) -> list[bytes]: ...  # noqa: D102
+    def take_datagrams(  # noqa: D102
+        self, limit: int = 64, *, module: bool = False
+    ) -> list[bytes]: ...
     def receive_datagrams(  # noqa: D102
-        self, datagrams: Sequence[tuple[str, bytes]]
+        self, datagrams: Sequence[tuple[str, bytes]], *, module: bool = False
     ) -> list[bool]: ...
-    def advertise(self) -> None: ...  # noqa: D102
+    def advertise(self, *, module: bool = False, all: bool = True) -> None: ...  # noqa: D102
     def joolds(self) -> "list[JooldStatus]": ...  # noqa: D102
     def take_events(self) -> list[str]: ...  # noqa: D102
     def leave(self) -> None: ...  # noqa: D102

@@ -340,3 +340,65 @@ def test_joolds_and_peers_are_joined() -> None:
     (datagram,) = _core.encode_joold([session(proto="tcp", expires_ms=7_000_000)], "4.1.12")
     nodes[0].receive_datagrams([("192.0.2.77", datagram)])
     until(lambda: [s["state"] for s in told[1]] == ["ESTABLISHED"])
+
+
+def make_joined() -> Node:
+    """A node between joolds of 4.1.9 and a kernel module of 4.1.15."""
+    return Node(
+        json.dumps(NAT64).encode(),
+        None,
+        keys=[],
+        secret=SECRET,
+        joold=json.dumps({"format": "4.1.9", "join-timeout": 0, "flush-deadline": 0}).encode(),
+        module=json.dumps({"format": "4.1.13", "join-timeout": 0, "flush-deadline": 0}).encode(),
+    )
+
+
+def told_to(node: Node, *, module: bool) -> list[JooldSession]:
+    return [
+        row
+        for datagram in node.take_datagrams(module=module)
+        for row in _core.decode_joold(datagram, "4.1.13" if module else "4.1.9")[1]
+    ]
+
+
+def test_module_and_joolds_are_joined_each_in_its_format() -> None:
+    node = make_joined()
+    wait_for(lambda: node.status()["ready"])
+    told: list[JooldSession] = []
+
+    def has_told(*, module: bool) -> bool:
+        told.extend(told_to(node, module=module))
+        return bool(told)
+
+    (batch,) = _core.encode_joold([session(proto="tcp", state="V6_INIT", timer="TRANS")], "4.1.13")
+    node.receive_datagrams([("127.0.0.1", batch)], module=True)
+    wait_for(lambda: has_told(module=False))
+    assert (told[0]["src6_port"], told[0]["state"]) == (5000, "V6_INIT")
+    assert told[0]["expires_ms"] > 200_000, "joolds get slack, since mere refreshes come seldom"
+    told.clear()
+    (datagram,) = _core.encode_joold([session(proto="tcp", expires_ms=7_000_000)], "4.1.9")
+    node.receive_datagrams([("192.0.2.77", datagram)])
+    wait_for(lambda: has_told(module=True))
+    assert [s["state"] for s in told] == ["ESTABLISHED"]
+    assert [talker["address"] for talker in node.joolds()] == ["192.0.2.77"]
+
+
+def test_the_module_is_told_what_it_doesnt_know_unless_it_is_new() -> None:
+    node = make_joined()
+    wait_for(lambda: node.status()["ready"])
+    (batch,) = _core.encode_joold([session()], "4.1.13")
+    node.receive_datagrams([("127.0.0.1", batch)] * 2, module=True)
+    (datagram,) = _core.encode_joold([session(src6_port=6000, src4_port=62001)], "4.1.9")
+    node.receive_datagrams([("192.0.2.77", datagram)])
+    wait_for(lambda: told_to(node, module=True))
+    for everything, ports in ((False, {6000}), (True, {5000, 6000})):
+        node.advertise(module=True, all=everything)
+        told: set[int] = set()
+
+        def done(told: set[int] = told) -> bool:
+            told |= {row["src6_port"] for row in told_to(node, module=True)}
+            return any("told Jool's kernel module" in event for event in node.take_events())
+
+        wait_for(done)
+        assert told | {row["src6_port"] for row in told_to(node, module=True)} == ports

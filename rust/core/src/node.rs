@@ -15,7 +15,7 @@ use crate::sync::event::{Event, Reason};
 use crate::sync::frame::{FrameError, OpenFrame, Transmit};
 use crate::sync::joold::{self, Bridge, BridgeConfig, Bridged, Format, Talker, Timer};
 use crate::sync::{PeerStatus, Sessions, Sync, SyncConfig};
-use crate::table::{Change, Learned, LogEvent, SessionKey, SessionRecord, State};
+use crate::table::{Change, Learned, LogEvent, SessionKey, SessionRecord, Side, State};
 use crate::time::Time;
 
 /// A NAT64 and its place in a cluster.
@@ -23,7 +23,8 @@ use crate::time::Time;
 pub struct Node {
     nat64: Nat64,
     sync: Option<Sync>,
-    bridge: Option<Bridge>,
+    /// By [`Side`].
+    bridges: [Option<Bridge>; Side::ALL.len()],
 }
 
 impl Node {
@@ -39,16 +40,16 @@ impl Node {
     ) -> Result<Self, ConfigError> {
         let nat64 = Nat64::new(config, secret)?;
         let sync = sync.map(|config| Sync::new(config, nat64.config(), secret)).transpose()?;
-        Ok(Self { nat64, sync, bridge: None })
+        Ok(Self { nat64, sync, bridges: [None, None] })
     }
 
     /// The node, on speaking terms with joolds or a kernel module too. What one side tells is
-    /// told to the other.
+    /// told to the others.
     ///
     /// # Errors
     /// What [`BridgeConfig::validate`] refuses.
-    pub fn with_bridge(mut self, config: &BridgeConfig) -> Result<Self, ConfigError> {
-        self.bridge = Some(Bridge::new(config)?);
+    pub fn with_bridge(mut self, side: Side, config: &BridgeConfig) -> Result<Self, ConfigError> {
+        self.bridges[side as usize] = Some(Bridge::new(side, config)?);
         Ok(self)
     }
 
@@ -73,8 +74,14 @@ impl Node {
 
     /// Takes a datagram of joold's, or a kernel module's batch, from somebody with that address.
     /// False if it is none.
-    pub fn handle_datagram(&mut self, now: Time, from: IpAddr, datagram: &[u8]) -> bool {
-        let Some(bridge) = &mut self.bridge else { return false };
+    pub fn handle_datagram(
+        &mut self,
+        now: Time,
+        side: Side,
+        from: IpAddr,
+        datagram: &[u8],
+    ) -> bool {
+        let Some(bridge) = &mut self.bridges[side as usize] else { return false };
         let taken = bridge.handle_datagram(now, from, datagram, &mut self.nat64);
         self.notice_changes(now);
         taken
@@ -82,27 +89,27 @@ impl Node {
 
     /// The next datagram for joolds, or batch for the kernel module. Like frames, they are made
     /// when they are asked for.
-    pub fn poll_datagram(&mut self, now: Time) -> Option<Vec<u8>> {
-        self.bridge.as_mut()?.poll_transmit(now, &mut self.nat64)
+    pub fn poll_datagram(&mut self, now: Time, side: Side) -> Option<Vec<u8>> {
+        self.bridges[side as usize].as_mut()?.poll_transmit(now, &mut self.nat64)
     }
 
-    /// Tells joolds or the kernel module every session.
-    pub fn advertise(&mut self, now: Time) {
-        if let Some(bridge) = &mut self.bridge {
-            bridge.advertise(now);
+    /// Tells joolds or the kernel module every session; see [`Bridge::advertise`] for `all`.
+    pub fn advertise(&mut self, now: Time, side: Side, all: bool) {
+        if let Some(bridge) = &mut self.bridges[side as usize] {
+            bridge.advertise(now, all);
         }
     }
 
     /// Takes and tells datagrams of that format alone.
-    pub fn pin_format(&mut self, format: Format) {
-        if let Some(bridge) = &mut self.bridge {
+    pub fn pin_format(&mut self, side: Side, format: Format) {
+        if let Some(bridge) = &mut self.bridges[side as usize] {
             bridge.pin(format);
         }
     }
 
-    /// Everybody heard on joold's side.
-    pub fn talkers(&self) -> impl Iterator<Item = (IpAddr, Talker)> + '_ {
-        self.bridge.iter().flat_map(Bridge::talkers)
+    /// Everybody heard over a bridge.
+    pub fn talkers(&self, side: Side) -> impl Iterator<Item = (IpAddr, Talker)> + '_ {
+        self.bridges[side as usize].iter().flat_map(Bridge::talkers)
     }
 
     /// Counts bytes that [`Keyring::open`](crate::sync::Keyring::open) refused.
@@ -118,7 +125,7 @@ impl Node {
         if let Some(sync) = &mut self.sync {
             sync.handle_timeout(now, &mut self.nat64);
         }
-        if let Some(bridge) = &mut self.bridge {
+        for bridge in self.bridges.iter_mut().flatten() {
             bridge.handle_timeout(now, &mut self.nat64);
         }
         self.notice_changes(now);
@@ -127,8 +134,8 @@ impl Node {
     /// When `handle_timeout` is to be called next.
     pub fn poll_timeout(&self) -> Option<Time> {
         let sync = self.sync.as_ref().and_then(Sync::poll_timeout);
-        let bridge = self.bridge.as_ref().and_then(Bridge::poll_timeout);
-        [self.nat64.poll_timeout(), sync, bridge].into_iter().flatten().min()
+        let bridges = self.bridges.iter().flatten().filter_map(Bridge::poll_timeout).min();
+        [self.nat64.poll_timeout(), sync, bridges].into_iter().flatten().min()
     }
 
     /// The next packet that the translator itself has to send.
@@ -150,7 +157,7 @@ impl Node {
     /// The next thing worth a line in the log.
     pub fn poll_event(&mut self) -> Option<Event> {
         let event = self.sync.as_mut().and_then(Sync::poll_event);
-        event.or_else(|| self.bridge.as_mut()?.poll_event())
+        event.or_else(|| self.bridges.iter_mut().flatten().find_map(Bridge::poll_event))
     }
 
     /// The next line of the operator's log of mappings and sessions.
@@ -166,7 +173,8 @@ impl Node {
     /// Why it may become MASTER, or not.
     pub fn reason(&self) -> Reason {
         let sync = self.sync.as_ref().map(Sync::reason);
-        let bridge = self.bridge.as_ref().map(Bridge::reason);
+        // The first that isn't ready speaks for all.
+        let bridge = self.bridges.iter().flatten().map(Bridge::reason).min_by_key(|r| r.ready());
         match (sync, bridge) {
             (Some(sync), Some(bridge)) if sync.ready() && !bridge.ready() => bridge,
             (Some(sync), _) => sync,
@@ -217,14 +225,16 @@ impl Node {
         if let Some(sync) = &mut self.sync {
             sync.notice_changes(now, self.nat64.changes_pending());
         }
-        if let Some(bridge) = &mut self.bridge {
-            bridge.notice_changes(now, self.nat64.bridge_pending());
+        for (side, bridge) in Side::ALL.into_iter().zip(&mut self.bridges) {
+            if let Some(bridge) = bridge {
+                bridge.notice_changes(now, self.nat64.bridge_pending(side));
+            }
         }
     }
 }
 
 impl Bridged for Nat64 {
-    fn hear(&mut self, now: Time, session: &joold::Session) -> Learned {
+    fn hear(&mut self, now: Time, side: Side, session: &joold::Session) -> Learned {
         let joold::Session { key, state, timer, lifetime_ms } = *session;
         let timeout_ms = match timer {
             Timer::Established => self.timeout_ms(key.proto, State::Established),
@@ -232,29 +242,31 @@ impl Bridged for Nat64 {
             Timer::Syn4 => joold::SYN4_MS,
         };
         let record = SessionRecord { key, state, lifetime_ms, version: 0 };
-        self.hear(now, &record, timeout_ms)
+        self.hear(now, side, &record, timeout_ms)
     }
 
-    fn track_bridge(&mut self, on: bool) {
-        self.track_bridge(on);
+    fn track_bridge(&mut self, side: Side, on: bool) {
+        self.track_bridge(side, on);
     }
 
-    fn bridge_pending(&self) -> usize {
-        self.bridge_pending()
+    fn bridge_pending(&self, side: Side) -> usize {
+        self.bridge_pending(side)
     }
 
-    fn pop_bridge(&mut self, now: Time) -> Option<SessionRecord> {
-        self.pop_bridge(now)
+    fn pop_bridge(&mut self, now: Time, side: Side) -> Option<SessionRecord> {
+        self.pop_bridge(now, side)
     }
 
     fn scan_bridge(
         &self,
         now: Time,
+        side: Side,
+        all: bool,
         cursor: u32,
         budget: usize,
         f: &mut dyn FnMut(SessionRecord),
     ) -> Option<u32> {
-        self.scan_bridge(now, cursor, budget, f)
+        self.scan_bridge(now, side, all, cursor, budget, f)
     }
 
     fn pool6(&self) -> Pool6 {

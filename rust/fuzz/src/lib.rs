@@ -9,6 +9,7 @@ use jsync_core::node::Node;
 use jsync_core::packet::{HEADROOM, Offload, Outcome, Packet};
 use jsync_core::sync::joold::{self, BridgeConfig};
 use jsync_core::sync::{Keyring, SyncConfig};
+use jsync_core::table::Side;
 use jsync_core::time::Time;
 
 use judge::{Checksum, transport_checksum, well_formed};
@@ -115,14 +116,17 @@ pub fn frame(data: &[u8]) {
 }
 
 /// Any bytes are datagrams, each behind three bytes: its length and who sends it. What is decoded
-/// is what it encodes to, and a node takes it from joolds and tells it to them.
+/// is what it encodes to, and a node takes it from joolds or the kernel module and tells both.
 ///
 /// # Panics
 /// If a session comes out that didn't go in, or the node panics or holds more than it may.
 pub fn joold(data: &[u8]) {
     let mut rest = &data[..data.len().min(MAX_INPUT)];
     let bridge = BridgeConfig { join_timeout: 0, ..BridgeConfig::default() };
-    let node = Node::new(config(), None, &[1; 32]).and_then(|node| node.with_bridge(&bridge));
+    let with = |node: Node, side| node.with_bridge(side, &bridge);
+    let node = Side::ALL
+        .into_iter()
+        .try_fold(Node::new(config(), None, &[1; 32]).expect("the configuration is right"), with);
     let mut node = node.expect("the configuration is right");
     let mut now = Time::from_millis(1);
     while let [high, low, from, tail @ ..] = rest {
@@ -130,8 +134,9 @@ pub fn joold(data: &[u8]) {
         let (datagram, next) = tail.split_at(len);
         decode_and_encode(datagram);
         node.handle_timeout(now);
-        node.handle_datagram(now, [192, 0, 2, *from].into(), datagram);
-        while let Some(told) = node.poll_datagram(now) {
+        let side = Side::ALL[usize::from(from & 1)];
+        node.handle_datagram(now, side, [192, 0, 2, *from].into(), datagram);
+        while let Some(told) = Side::ALL.into_iter().find_map(|s| node.poll_datagram(now, s)) {
             let decoded = joold::decode(&told, None, Pool6::WELL_KNOWN).expect("ours are right");
             assert!(decoded.sessions.iter().all(Result::is_ok), "ours are right");
         }

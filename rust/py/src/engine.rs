@@ -4,6 +4,7 @@ use jsync_core::node::Node;
 use jsync_core::packet::{OwnedPacket, Packet};
 use jsync_core::stats::Counter;
 use jsync_core::sync::Transmit;
+use jsync_core::table::Side;
 use jsync_core::time::Time;
 use jsync_io::Engine;
 
@@ -13,22 +14,23 @@ use jsync_io::Engine;
 pub struct Driven {
     pub node: Node,
     frame: Option<Transmit>,
-    datagram: Option<Vec<u8>>,
+    /// By [`Side`].
+    datagrams: [Option<Vec<u8>>; Side::ALL.len()],
     event: Option<String>,
 }
 
 impl Driven {
     pub fn new(node: Node) -> Self {
-        Self { node, frame: None, datagram: None, event: None }
+        Self { node, frame: None, datagrams: [None, None], event: None }
     }
 
     pub fn poll_transmit(&mut self, now: Time) -> Option<Transmit> {
         self.frame.take().or_else(|| self.node.poll_transmit(now))
     }
 
-    /// The next datagram for joolds.
-    pub fn poll_datagram(&mut self, now: Time) -> Option<Vec<u8>> {
-        self.datagram.take().or_else(|| self.node.poll_datagram(now))
+    /// The next datagram for joolds, or batch for the kernel module.
+    pub fn poll_datagram(&mut self, now: Time, side: Side) -> Option<Vec<u8>> {
+        self.datagrams[side as usize].take().or_else(|| self.node.poll_datagram(now, side))
     }
 
     /// The next line of the log.
@@ -60,9 +62,10 @@ impl Engine for Driven {
 
     fn has_output(&mut self, now: Time) -> bool {
         self.frame = self.poll_transmit(now);
-        self.datagram = self.poll_datagram(now);
+        self.datagrams = Side::ALL.map(|side| self.poll_datagram(now, side));
         self.event = self.poll_event();
-        self.frame.is_some() || self.datagram.is_some() || self.event.is_some()
+        let datagrams = self.datagrams.iter().any(Option::is_some);
+        self.frame.is_some() || datagrams || self.event.is_some()
     }
 
     fn count(&mut self, counter: Counter, n: u64) {

@@ -5,7 +5,9 @@ use std::os::fd::AsRawFd;
 
 use jsync_core::config::Config;
 use jsync_core::nat64::Nat64;
+use jsync_core::sync::joold::BridgeConfig;
 use jsync_core::sync::{Keyring, SyncConfig, Transmit};
+use jsync_core::table::Side;
 use jsync_core::tuple::Proto;
 use jsync_core::{node, time::Time};
 use jsync_io::{Driver, Tun};
@@ -38,13 +40,14 @@ pub struct Node {
 #[pymethods]
 impl Node {
     #[new]
-    #[pyo3(signature = (nat64, sync, *, keys, secret, joold = None))]
+    #[pyo3(signature = (nat64, sync, *, keys, secret, joold = None, module = None))]
     fn new(
         nat64: &[u8],
         sync: Option<&[u8]>,
         keys: Vec<PyBackedBytes>,
         secret: &[u8],
         joold: Option<&[u8]>,
+        module: Option<&[u8]>,
     ) -> Result<Self, Error> {
         let nat64 = nat64_config(nat64)?;
         let sync = sync.map(|sync| from_json::<SyncConfig>("sync", sync)).transpose()?;
@@ -56,8 +59,12 @@ impl Node {
         let secret = secret.try_into().map_err(|_| Error::Argument("secret: must be 32 bytes"))?;
         let keyring = sync.as_ref().map(|sync| Keyring::new(&keys, sync)).transpose()?;
         let mut node = node::Node::new(nat64, sync, secret)?;
-        if let Some(joold) = joold {
-            node = node.with_bridge(&from_json("joold", joold)?)?;
+        for (side, what, config) in
+            [(Side::Joolds, "joold", joold), (Side::Module, "module", module)]
+        {
+            if let Some(config) = config {
+                node = node.with_bridge(side, &from_json::<BridgeConfig>(what, config)?)?;
+            }
         }
         let driver = Driver::new(Driven::new(node))?;
         Ok(Self { driver, keyring: keyring.map(Mutex::new) })
@@ -96,40 +103,52 @@ impl Node {
         py.detach(|| frames.iter().map(|frame| self.receive_frame(frame)).collect())
     }
 
-    #[pyo3(signature = (limit = 64))]
-    fn take_datagrams<'py>(&self, py: Python<'py>, limit: usize) -> Vec<Bound<'py, PyBytes>> {
+    #[pyo3(signature = (limit = 64, *, module = false))]
+    fn take_datagrams<'py>(
+        &self,
+        py: Python<'py>,
+        limit: usize,
+        module: bool,
+    ) -> Vec<Bound<'py, PyBytes>> {
+        let side = side(module);
         let datagrams: Vec<_> = py.detach(|| {
-            let next = || self.driver.update(Driven::poll_datagram);
+            let next = || self.driver.update(|driven, now| driven.poll_datagram(now, side));
             std::iter::from_fn(next).take(limit).collect()
         });
         datagrams.into_iter().map(|datagram| PyBytes::new(py, &datagram)).collect()
     }
 
+    #[pyo3(signature = (datagrams, *, module = false))]
     fn receive_datagrams(
         &self,
         py: Python<'_>,
         datagrams: Vec<(IpAddr, PyBackedBytes)>,
+        module: bool,
     ) -> Vec<bool> {
-        let receive = |from: &IpAddr, datagram: &[u8]| {
-            self.driver.update(|driven, now| driven.node.handle_datagram(now, *from, datagram))
+        let side = side(module);
+        let receive = |&from: &IpAddr, bytes: &[u8]| {
+            self.driver.update(|driven, now| driven.node.handle_datagram(now, side, from, bytes))
         };
         py.detach(|| datagrams.iter().map(|(from, bytes)| receive(from, bytes)).collect())
     }
 
-    fn advertise(&self, py: Python<'_>) {
-        py.detach(|| self.driver.update(|driven, now| driven.node.advertise(now)));
+    #[pyo3(signature = (*, module = false, all = true))]
+    fn advertise(&self, py: Python<'_>, module: bool, all: bool) {
+        let side = side(module);
+        py.detach(|| self.driver.update(|driven, now| driven.node.advertise(now, side, all)));
     }
 
-    fn pin_format(&self, py: Python<'_>, format: &str) -> Result<(), Error> {
-        let format = parse_format(format)?;
-        py.detach(|| self.driver.update(|driven, _| driven.node.pin_format(format)));
+    #[pyo3(signature = (format, *, module = false))]
+    fn pin_format(&self, py: Python<'_>, format: &str, module: bool) -> Result<(), Error> {
+        let (format, side) = (parse_format(format)?, side(module));
+        py.detach(|| self.driver.update(|driven, _| driven.node.pin_format(side, format)));
         Ok(())
     }
 
     fn joolds(&self, py: Python<'_>) -> Vec<Joold> {
         py.detach(|| {
             let now = jsync_io::now();
-            self.driver.read(|d| d.node.talkers().map(|t| Joold::new(now, t)).collect())
+            self.driver.read(|d| d.node.talkers(Side::Joolds).map(|t| Joold::new(now, t)).collect())
         })
     }
 
@@ -315,6 +334,10 @@ impl Node {
         }
         (found, next)
     }
+}
+
+fn side(module: bool) -> Side {
+    if module { Side::Module } else { Side::Joolds }
 }
 
 /// The translator's configuration in JSON, not validated yet.

@@ -25,7 +25,8 @@ use crate::table::fragment::Fragments;
 use crate::table::stored::Stored;
 use crate::table::subscriber::Limits;
 use crate::table::{
-    BibRecord, Change, Learned, LogEvent, Merge, SessionKey, SessionRecord, State, Table, Timeouts,
+    BibRecord, Change, Learned, LogEvent, Merge, SessionKey, SessionRecord, Side, State, Table,
+    Timeouts,
 };
 use crate::time::Time;
 use crate::tuple::Proto;
@@ -214,7 +215,13 @@ impl Nat64 {
 
     /// Merges a session that was told without a version, by a joold or a kernel module.
     /// `timeout_ms` is its timer's: what the lifetime lacks of that is its age.
-    pub fn hear(&mut self, now: Time, record: &SessionRecord, timeout_ms: u32) -> Learned {
+    pub fn hear(
+        &mut self,
+        now: Time,
+        side: Side,
+        record: &SessionRecord,
+        timeout_ms: u32,
+    ) -> Learned {
         let longest = self.timeout_ms(record.key.proto, record.state);
         let longest = longest.saturating_add(longest / 4);
         let mut record = *record;
@@ -225,7 +232,7 @@ impl Nat64 {
         let merge = if self.is_misplaced(&record.key) {
             Learned::Rejected.into()
         } else {
-            self.table.hear(now, &record, timeout_ms)
+            self.table.hear(now, side, &record, timeout_ms)
         };
         self.count_merge(merge)
     }
@@ -268,30 +275,33 @@ impl Nat64 {
         self.table.bib_scan(cursor, budget, f)
     }
 
-    /// Whether sessions are collected for joolds. At first they are not.
-    pub fn track_bridge(&mut self, on: bool) {
-        self.table.track_bridge(on);
+    /// Whether sessions are collected for a bridge. At first they are not.
+    pub fn track_bridge(&mut self, side: Side, on: bool) {
+        self.table.track_bridge(side, on);
     }
 
     /// How many things wait for `pop_bridge`, at most.
-    pub fn bridge_pending(&self) -> usize {
-        self.table.bridge_pending()
+    pub fn bridge_pending(&self, side: Side) -> usize {
+        self.table.bridge_pending(side)
     }
 
-    /// The next session that joolds have to be told of.
-    pub fn pop_bridge(&mut self, now: Time) -> Option<SessionRecord> {
-        self.table.pop_bridge(now)
+    /// The next session that has to be told over a bridge.
+    pub fn pop_bridge(&mut self, now: Time, side: Side) -> Option<SessionRecord> {
+        self.table.pop_bridge(now, side)
     }
 
-    /// Like `scan`, with lifetimes as joolds are to be told of them.
+    /// Like `scan`, with lifetimes as they are to be told over a bridge. Sessions that were heard
+    /// over it last are left out unless `all` are wanted.
     pub fn scan_bridge(
         &self,
         now: Time,
+        side: Side,
+        all: bool,
         cursor: u32,
         budget: usize,
         f: &mut dyn FnMut(SessionRecord),
     ) -> Option<u32> {
-        self.table.scan_bridge(now, cursor, budget, f)
+        self.table.scan_bridge(now, side, all, cursor, budget, f)
     }
 
     /// What a lifetime on the wire carries on top, in ms: a quarter of the state's timeout.

@@ -155,6 +155,11 @@ pub enum Event {
         /// How many sessions it had.
         sessions: u64,
     },
+    /// The kernel module has been told the table.
+    ModuleTold {
+        /// How many sessions that were.
+        sessions: u64,
+    },
     /// So many events happened before anyone asked that some were forgotten.
     Forgotten {
         /// How many.
@@ -279,6 +284,9 @@ impl fmt::Display for Event {
             ),
             Self::JooldAdvertised { sessions } => {
                 write!(f, "told joold all {sessions} sessions")
+            }
+            Self::ModuleTold { sessions } => {
+                write!(f, "told Jool's kernel module {sessions} sessions")
             }
             Self::Forgotten { count } => write!(f, "{count} events were forgotten"),
         }

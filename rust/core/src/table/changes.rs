@@ -1,10 +1,10 @@
-//! What peers have to be told: a list of changed sessions and one of removals. And what joolds
-//! have to be told, who know no removals.
+//! What peers have to be told: a list of changed sessions and one of removals. And what joolds and
+//! a kernel module have to be told, who know no removals.
 
 use alloc::collections::VecDeque;
 
 use super::bib::Arena;
-use super::record::SessionKey;
+use super::record::{SessionKey, Side};
 use super::session::{SessionId, flag};
 
 /// Removals that may wait. Beyond that the oldest is forgotten: a peer's copy then ends with its
@@ -49,15 +49,14 @@ fn has(arena: &Arena, id: SessionId, flag: u8) -> bool {
     arena.session(id).flags & wanted == wanted
 }
 
-/// What waits for peers, and for joolds.
+/// What waits for peers, and for the ends of bridges.
 #[derive(Debug)]
 pub struct Changes {
     /// Whether anything is collected for peers.
     pub tracked: bool,
-    /// Whether anything is collected for joolds.
-    pub bridge_tracked: bool,
     dirty: List,
-    bridged: List,
+    /// None for bridges that aren't there.
+    bridged: [Option<List>; Side::ALL.len()],
     removed: VecDeque<(SessionKey, u32)>,
 }
 
@@ -65,9 +64,8 @@ impl Default for Changes {
     fn default() -> Self {
         Self {
             tracked: false,
-            bridge_tracked: false,
             dirty: List { flag: flag::DIRTY, ids: VecDeque::new() },
-            bridged: List { flag: flag::BRIDGED, ids: VecDeque::new() },
+            bridged: [None, None],
             removed: VecDeque::new(),
         }
     }
@@ -76,7 +74,7 @@ impl Default for Changes {
 impl Changes {
     /// Whether anybody has to be told of a session that lives on.
     pub fn anybody(&self) -> bool {
-        self.tracked || self.bridge_tracked
+        self.tracked || self.bridged.iter().any(Option::is_some)
     }
 
     /// Collects changes from now on. Room for every session is reserved, so that a peer that
@@ -93,16 +91,21 @@ impl Changes {
         self.dirty.clear(arena);
     }
 
-    /// The same as `begin`, for joolds.
-    pub fn begin_bridge(&mut self, max_sessions: u32) {
-        self.bridge_tracked = true;
-        self.bridged.ids.reserve(max_sessions as usize);
+    /// The same as `begin`, for a bridge.
+    pub fn begin_bridge(&mut self, side: Side, max_sessions: u32) {
+        let flag = match side {
+            Side::Joolds => flag::FOR_JOOLDS,
+            Side::Module => flag::FOR_MODULE,
+        };
+        let list = self.bridged[side as usize].get_or_insert(List { flag, ids: VecDeque::new() });
+        list.ids.reserve(max_sessions as usize);
     }
 
-    /// The same as `end`, for joolds.
-    pub fn end_bridge(&mut self, arena: &mut Arena) {
-        self.bridge_tracked = false;
-        self.bridged.clear(arena);
+    /// The same as `end`, for a bridge.
+    pub fn end_bridge(&mut self, side: Side, arena: &mut Arena) {
+        if let Some(mut list) = self.bridged[side as usize].take() {
+            list.clear(arena);
+        }
     }
 
     /// How much waits, at most: sessions that ended before they were told are still counted.
@@ -110,9 +113,9 @@ impl Changes {
         self.dirty.ids.len() + self.removed.len()
     }
 
-    /// The same for joolds.
-    pub fn bridge_pending(&self) -> usize {
-        self.bridged.ids.len()
+    /// The same for a bridge.
+    pub fn bridge_pending(&self, side: Side) -> usize {
+        self.bridged[side as usize].as_ref().map_or(0, |list| list.ids.len())
     }
 
     /// Puts a session, which doesn't stand in it, into the list.
@@ -120,10 +123,15 @@ impl Changes {
         self.dirty.push(arena, id, sessions);
     }
 
-    /// Puts a session, if it doesn't stand in it, into the list for joolds.
+    /// Puts a session into the list of every bridge but the one over which it was heard last,
+    /// unless it stands there.
     pub fn push_bridged(&mut self, arena: &mut Arena, id: SessionId, sessions: u32) {
-        if self.bridge_tracked && arena.session(id).flags & flag::BRIDGED == 0 {
-            self.bridged.push(arena, id, sessions);
+        for (side, list) in Side::ALL.into_iter().zip(&mut self.bridged) {
+            let Some(list) = list else { continue };
+            let session = arena.session(id);
+            if session.heard() != Some(side) && session.flags & list.flag == 0 {
+                list.push(arena, id, sessions);
+            }
         }
     }
 
@@ -140,9 +148,9 @@ impl Changes {
         self.dirty.pop(arena)
     }
 
-    /// The next session that joolds have to be told of.
-    pub fn pop_bridged(&mut self, arena: &mut Arena) -> Option<SessionId> {
-        self.bridged.pop(arena)
+    /// The next session that the other end of a bridge has to be told of.
+    pub fn pop_bridged(&mut self, side: Side, arena: &mut Arena) -> Option<SessionId> {
+        self.bridged[side as usize].as_mut()?.pop(arena)
     }
 
     /// The next removal.

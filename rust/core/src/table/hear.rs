@@ -1,18 +1,24 @@
 //! Sessions that somebody tells of who keeps no versions: a joold, or a kernel module.
 //!
-//! What is new is told to peers as if packets here had done it, but it isn't told back, nor are
-//! its ends asked whether they are there.
+//! What is new is told to peers and over the other bridge as if packets here had done it, but it
+//! isn't told back, nor are its ends asked whether they are there.
 
 use super::merge::Merge;
-use super::record::{Learned, SessionRecord};
+use super::record::{Learned, SessionRecord, Side};
 use super::session::{Session, SessionId, deadline, flag};
 use super::{Table, bib::bib_flag};
 use crate::time::Time;
 
 impl Table {
-    /// Merges a session; its `version` means nothing. `timeout_ms` is its timer's: what its
-    /// lifetime lacks of that is the time since its last packet.
-    pub fn hear(&mut self, now: Time, record: &SessionRecord, timeout_ms: u32) -> Merge {
+    /// Merges a session that was heard over a bridge; its `version` means nothing. `timeout_ms` is
+    /// its timer's: what its lifetime lacks of that is the time since its last packet.
+    pub fn hear(
+        &mut self,
+        now: Time,
+        side: Side,
+        record: &SessionRecord,
+        timeout_ms: u32,
+    ) -> Merge {
         if !self.is_plausible(record) {
             return Learned::Rejected.into();
         }
@@ -28,7 +34,7 @@ impl Table {
         };
         let (dst4, dst_port) = (key.dst4.addr.to_bits(), key.dst4.port);
         if let Some(id) = slot.and_then(|slot| self.find_session(slot, dst4, dst_port)) {
-            return self.hear_again(now, id, record, timeout_ms).into();
+            return self.hear_again(now, side, id, record, timeout_ms).into();
         }
         if !self.has_room() {
             return Learned::Full.into();
@@ -37,7 +43,7 @@ impl Table {
         let Ok(slot) = slot else { return Learned::Full.into() };
         let end = deadline(now, record.lifetime_ms);
         let mut session = Session::new(dst4, dst_port, record.state, end, self.clock);
-        session.flags |= flag::LOCAL | flag::HEARD;
+        session.set_heard(side);
         match self.insert_session(now, slot, session) {
             Ok(id) => {
                 self.mark_changed(id);
@@ -56,6 +62,7 @@ impl Table {
     fn hear_again(
         &mut self,
         now: Time,
+        side: Side,
         id: SessionId,
         record: &SessionRecord,
         timeout_ms: u32,
@@ -79,8 +86,8 @@ impl Table {
         let session = self.arena.session_mut(id);
         session.set_state(record.state);
         session.deadline = deadline(now, record.lifetime_ms);
-        let flags = session.flags & !flag::IDLE;
-        session.flags = flags | flag::TOUCHED | flag::LOCAL | flag::HEARD;
+        session.flags = session.flags & !flag::IDLE | flag::TOUCHED;
+        session.set_heard(side);
         if news {
             self.mark_changed(id);
         }

@@ -73,9 +73,7 @@ impl Table {
     /// Peers have to be told of the session. Its version grows even while nobody listens: a peer
     /// that was cut off may have changed its copy, and the two have to be told apart.
     pub(super) fn mark_changed(&mut self, id: SessionId) {
-        if self.arena.session(id).flags & flag::HEARD == 0 {
-            self.changes.push_bridged(&mut self.arena, id, self.sessions);
-        }
+        self.changes.push_bridged(&mut self.arena, id, self.sessions);
         let session = self.arena.session_mut(id);
         if session.flags & flag::DIRTY != 0 {
             return;

@@ -45,7 +45,7 @@ use subscriber::Subscribers;
 
 pub use journal::{LogEvent, PortBlock};
 pub use merge::Merge;
-pub use record::{BibRecord, Change, Learned, SessionKey, SessionRecord, State};
+pub use record::{BibRecord, Change, Learned, SessionKey, SessionRecord, Side, State};
 
 use crate::config::{Globals, Pool4Entry};
 use crate::time::Time;

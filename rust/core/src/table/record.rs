@@ -2,6 +2,20 @@
 
 use crate::tuple::{Endpoint4, Endpoint6, Proto};
 
+/// Where a bridge leads: to who tells of sessions without versions or removals.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Side {
+    /// joolds on the network.
+    Joolds = 0,
+    /// The kernel module of this machine.
+    Module = 1,
+}
+
+impl Side {
+    /// Every side, in the order of their numbers.
+    pub const ALL: [Self; 2] = [Self::Joolds, Self::Module];
+}
+
 /// State of a session (RFC 6146 §3.5.2). The numbers are joold's. UDP and ICMP sessions are
 /// always `Established`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

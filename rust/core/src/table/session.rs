@@ -1,6 +1,6 @@
 //! Sessions as they lie in memory.
 
-use super::record::State;
+use super::record::{Side, State};
 use crate::time::Time;
 
 /// Which session: the one inside BIB entry `n`, or number `n` of the others.
@@ -53,11 +53,17 @@ pub mod flag {
     pub const DIRTY: u8 = 8;
     /// Traffic here made or refreshed it, so its end is ours to tell; else it is a peer's copy.
     pub const LOCAL: u8 = 16;
-    /// The last news of it came from a joold: it is ours to tell peers of, not joolds.
+    /// The last news of it came over a bridge, see [`super::Session::heard`]: it is ours to tell
+    /// peers of, but not to tell back.
     pub const HEARD: u8 = 32;
     /// It stands in the list of what joolds have to be told.
-    pub const BRIDGED: u8 = 64;
+    pub const FOR_JOOLDS: u8 = 64;
+    /// It stands in the list of what the kernel module has to be told.
+    pub const FOR_MODULE: u8 = 128;
 }
+
+/// Beside the state: of a session that was heard, that the kernel module told of it.
+const HEARD_OF_MODULE: u8 = 128;
 
 /// No record, at the ends of lists.
 pub const NIL: u32 = u32::MAX;
@@ -70,7 +76,7 @@ pub struct Session {
     pub dst4: u32,
     /// Its port; for ICMP the identifier of src4.
     pub dst_port: u16,
-    /// A [`State`] as its number.
+    /// A [`State`] as its number, and [`HEARD_OF_MODULE`].
     state: u8,
     /// See [`flag`].
     pub flags: u8,
@@ -119,13 +125,35 @@ impl Session {
     /// Its TCP state.
     #[inline]
     pub fn state(&self) -> State {
-        State::from_u8(self.state).unwrap_or(State::Trans)
+        State::from_u8(self.state & !HEARD_OF_MODULE).unwrap_or(State::Trans)
     }
 
     /// Changes its TCP state.
     #[inline]
     pub fn set_state(&mut self, state: State) {
-        self.state = state as u8;
+        self.state = self.state & HEARD_OF_MODULE | state as u8;
+    }
+
+    /// Over which bridge the last news of it came; None if packets or peers brought them.
+    #[inline]
+    pub fn heard(&self) -> Option<Side> {
+        if self.flags & flag::HEARD == 0 {
+            None
+        } else if self.state & HEARD_OF_MODULE == 0 {
+            Some(Side::Joolds)
+        } else {
+            Some(Side::Module)
+        }
+    }
+
+    /// News of it came over that bridge: it is ours to tell of, there excepted.
+    #[inline]
+    pub fn set_heard(&mut self, side: Side) {
+        self.flags |= flag::LOCAL | flag::HEARD;
+        self.state &= !HEARD_OF_MODULE;
+        if side == Side::Module {
+            self.state |= HEARD_OF_MODULE;
+        }
     }
 
     /// Milliseconds until its deadline; 0 if that has passed.

@@ -3,7 +3,7 @@
 use core::net::Ipv4Addr;
 
 use super::journal::LogEvent;
-use super::record::{BibRecord, Change, SessionKey, SessionRecord};
+use super::record::{BibRecord, Change, SessionKey, SessionRecord, Side};
 use super::session::{Session, SessionId, flag};
 use super::{Table, src4_of, src6_of};
 use crate::time::Time;
@@ -53,24 +53,24 @@ impl Table {
         Some(Change::Upsert(record))
     }
 
-    /// Whether sessions are collected for joolds.
-    pub fn track_bridge(&mut self, on: bool) {
+    /// Whether sessions are collected for who is at the other end of a bridge.
+    pub fn track_bridge(&mut self, side: Side, on: bool) {
         if on {
-            self.changes.begin_bridge(self.max_sessions);
+            self.changes.begin_bridge(side, self.max_sessions);
         } else {
-            self.changes.end_bridge(&mut self.arena);
+            self.changes.end_bridge(side, &mut self.arena);
         }
     }
 
     /// How many things wait for [`Table::pop_bridge`], at most.
-    pub fn bridge_pending(&self) -> usize {
-        self.changes.bridge_pending()
+    pub fn bridge_pending(&self, side: Side) -> usize {
+        self.changes.bridge_pending(side)
     }
 
-    /// The next session that joolds have to be told of. Peers' copies carry slack already.
-    pub fn pop_bridge(&mut self, now: Time) -> Option<SessionRecord> {
+    /// The next session that has to be told over a bridge. Peers' copies carry slack already.
+    pub fn pop_bridge(&mut self, now: Time, side: Side) -> Option<SessionRecord> {
         let id = loop {
-            let id = self.changes.pop_bridged(&mut self.arena)?;
+            let id = self.changes.pop_bridged(side, &mut self.arena)?;
             if self.arena.bib(self.arena.bib_of(id)).is_live() {
                 break id;
             }
@@ -78,12 +78,13 @@ impl Table {
         if !self.changes.tracked {
             self.arena.session_mut(id).flags &= !flag::TOUCHED;
         }
-        Some(self.told_to_joolds(now, id))
+        Some(self.told_over(now, side, id))
     }
 
-    fn told_to_joolds(&self, now: Time, id: SessionId) -> SessionRecord {
+    fn told_over(&self, now: Time, side: Side, id: SessionId) -> SessionRecord {
         let mut record = self.record_of(now, id);
-        if self.arena.session(id).flags & (flag::LOCAL | flag::HEARD) == flag::LOCAL {
+        let session = self.arena.session(id);
+        if session.flags & flag::LOCAL != 0 && session.heard() != Some(side) {
             let slack = self.timeouts.of(record.key.proto, record.state) / 4;
             record.lifetime_ms = record.lifetime_ms.saturating_add(slack);
         }
@@ -121,15 +122,22 @@ impl Table {
         self.visit(cursor, budget, &mut |id| f(self.record_of(now, id)))
     }
 
-    /// The same, with sessions as joolds are to be told of them.
+    /// The same, with sessions as they are to be told over a bridge; those that were heard over it
+    /// last are left out unless `all` are wanted.
     pub fn scan_bridge(
         &self,
         now: Time,
+        side: Side,
+        all: bool,
         cursor: u32,
         budget: usize,
         f: &mut dyn FnMut(SessionRecord),
     ) -> Option<u32> {
-        self.visit(cursor, budget, &mut |id| f(self.told_to_joolds(now, id)))
+        self.visit(cursor, budget, &mut |id| {
+            if all || self.arena.session(id).heard() != Some(side) {
+                f(self.told_over(now, side, id));
+            }
+        })
     }
 
     fn visit(&self, cursor: u32, budget: usize, f: &mut dyn FnMut(SessionId)) -> Option<u32> {

@@ -1,9 +1,10 @@
-//! The other way of a node to tell of its sessions: to joolds, or to a kernel module.
+//! The other way of a node to tell of its sessions: to joolds, or to a kernel module, over a bridge
+//! to each.
 //!
 //! joold has no numbers, acknowledgements, removals or requests, and nobody says who is there. So
 //! what is lost is lost until the session's next change or refresh; a session that ends here ends
-//! there by its lifetime; and whoever is heard for the first time, or after long silence, is told
-//! the whole table, since he can't ask.
+//! there by its lifetime; and a joold that is heard for the first time, or after long silence, is
+//! told the whole table, since it can't ask. Whether the module is new, our caller knows.
 
 use alloc::collections::BTreeMap;
 use alloc::string::{String, ToString};
@@ -17,7 +18,7 @@ use crate::addr::Pool6;
 use crate::config::{ConfigError, MAX_TIMEOUT_MS};
 use crate::stats::{Counter, Stats};
 use crate::sync::event::{Event, Events, Reason};
-use crate::table::{Learned, SessionRecord};
+use crate::table::{Learned, SessionRecord, Side};
 use crate::time::Time;
 
 /// Talkers that are kept apart. Beyond that the one that has been silent longest is forgotten.
@@ -31,20 +32,23 @@ const WELCOME_PAUSE_MS: u64 = 10_000;
 /// Places of the table that are looked at for one datagram.
 const SCAN_BUDGET: usize = 1024;
 
-/// The table as joold's side of a node sees it.
+/// The table as a bridge sees it.
 pub trait Bridged {
     /// Merges a session that was told without a version. `timeout_ms` is its timer's.
-    fn hear(&mut self, now: Time, session: &Session) -> Learned;
-    /// Whether sessions are collected that joolds have to be told of.
-    fn track_bridge(&mut self, on: bool);
+    fn hear(&mut self, now: Time, side: Side, session: &Session) -> Learned;
+    /// Whether sessions are collected that have to be told over the bridge.
+    fn track_bridge(&mut self, side: Side, on: bool);
     /// How many wait, at most.
-    fn bridge_pending(&self) -> usize;
+    fn bridge_pending(&self, side: Side) -> usize;
     /// The next of them.
-    fn pop_bridge(&mut self, now: Time) -> Option<SessionRecord>;
-    /// Calls `f` with the sessions behind `cursor`, as they are to be told; the next cursor.
+    fn pop_bridge(&mut self, now: Time, side: Side) -> Option<SessionRecord>;
+    /// Calls `f` with the sessions behind `cursor`, as they are to be told, without those that were
+    /// heard over the bridge last unless `all` are wanted; the next cursor.
     fn scan_bridge(
         &self,
         now: Time,
+        side: Side,
+        all: bool,
         cursor: u32,
         budget: usize,
         f: &mut dyn FnMut(SessionRecord),
@@ -55,7 +59,7 @@ pub trait Bridged {
     fn stats(&mut self) -> &mut Stats;
 }
 
-/// What an operator decides about joold. All durations are milliseconds.
+/// What an operator decides about a bridge. All durations are milliseconds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct BridgeConfig {
@@ -120,13 +124,16 @@ pub struct Talker {
 /// A whole table on its way out.
 #[derive(Clone, Copy, Debug)]
 struct Advertising {
+    /// Those sessions too that were heard over this bridge last.
+    all: bool,
     cursor: u32,
     sessions: u64,
 }
 
-/// joold's side of a node.
+/// A bridge.
 #[derive(Debug)]
 pub struct Bridge {
+    side: Side,
     pinned: Option<Format>,
     /// What we tell in; none until it is known.
     format: Option<Format>,
@@ -151,10 +158,11 @@ impl Bridge {
     ///
     /// # Errors
     /// What [`BridgeConfig::validate`] refuses.
-    pub fn new(config: &BridgeConfig) -> Result<Self, ConfigError> {
+    pub fn new(side: Side, config: &BridgeConfig) -> Result<Self, ConfigError> {
         config.validate()?;
         let pinned = config.pinned()?;
         Ok(Self {
+            side,
             pinned,
             format: pinned,
             flush_deadline: config.flush_deadline.into(),
@@ -197,13 +205,14 @@ impl Bridge {
         self.talkers.iter().map(|(&addr, &talker)| (addr, talker))
     }
 
-    /// Tells the whole table; once more if that is under way.
-    pub fn advertise(&mut self, now: Time) {
+    /// Tells the whole table; once more if that is under way. Without `all` it leaves out what was
+    /// heard over this bridge last: who is there knows it better.
+    pub fn advertise(&mut self, now: Time, all: bool) {
         if self.advertising.is_some_and(|part| part.cursor > 0) {
             self.again = true;
             return;
         }
-        self.advertising = Some(Advertising { cursor: 0, sessions: 0 });
+        self.advertising = Some(Advertising { all, cursor: 0, sessions: 0 });
         self.advertise_at = now;
     }
 
@@ -213,7 +222,7 @@ impl Bridge {
         let begun = self.advertising.is_some_and(|part| part.cursor > 0);
         self.again |= begun;
         if !waiting {
-            self.advertising = Some(Advertising { cursor: 0, sessions: 0 });
+            self.advertising = Some(Advertising { all: true, cursor: 0, sessions: 0 });
             self.advertise_at = self.advertised.map_or(now, |at| now.max(at + WELCOME_PAUSE_MS));
         }
     }
@@ -265,14 +274,17 @@ impl Bridge {
                 self.talkers.remove(&oldest);
             }
         }
-        if known.is_none_or(|talker| talker.format != format) {
+        if self.side == Side::Module {
+            // Its format is that of its version, and how it comes and goes our caller sees.
+        } else if known.is_none_or(|talker| talker.format != format) {
             self.events.joold_heard(now, from, format);
             let ours = *self.format.get_or_insert(format);
             if ours != format {
                 self.events.joold_other_format(now, from, format, ours);
             }
         }
-        if known.is_none_or(|talker| now.millis_since(talker.heard) > SILENCE_MS) {
+        let was_silent = known.is_none_or(|t| now.millis_since(t.heard) > SILENCE_MS);
+        if self.side == Side::Joolds && was_silent {
             self.welcome(now);
         }
         let new = Talker { format, heard: now, datagrams: 0, sessions: 0, refused: 0 };
@@ -291,7 +303,7 @@ impl Bridge {
             table.stats().count(Counter::JooldLifetime);
             return false;
         }
-        match table.hear(now, session) {
+        match table.hear(now, self.side, session) {
             Learned::Applied | Learned::Unchanged | Learned::Stale => true,
             Learned::Collision => {
                 self.events.joold_collision(now, from, session.key);
@@ -314,14 +326,16 @@ impl Bridge {
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Time, table: &mut impl Bridged) {
         let started = *self.started.get_or_insert_with(|| {
-            table.track_bridge(true);
+            table.track_bridge(self.side, true);
             now
         });
         if !self.ready && now.millis_since(started) >= self.join_timeout {
             self.ready = true;
-            self.events.push(Event::Ready { reason: self.reason() });
-            if self.format.is_none() {
-                self.events.push(Event::JooldFormatUnknown);
+            if self.side == Side::Joolds {
+                self.events.push(Event::Ready { reason: self.reason() });
+                if self.format.is_none() {
+                    self.events.push(Event::JooldFormatUnknown);
+                }
             }
         }
         self.flushing |= self.flush_at.is_some_and(|at| at <= now);
@@ -342,7 +356,7 @@ impl Bridge {
         let mut records = Vec::new();
         if self.flushing {
             while records.len() < format.sessions_per_datagram() {
-                let Some(record) = table.pop_bridge(now) else {
+                let Some(record) = table.pop_bridge(now, self.side) else {
                     (self.flushing, self.flush_at) = (false, None);
                     break;
                 };
@@ -382,15 +396,19 @@ impl Bridge {
             if room == 0 {
                 break;
             }
-            let next = table.scan_bridge(now, part.cursor, room, &mut |record| {
+            let push = &mut |record: SessionRecord| {
                 if record.lifetime_ms > 0 {
                     records.push(record);
                 }
-            });
+            };
+            let next = table.scan_bridge(now, self.side, part.all, part.cursor, room, push);
             looked += room;
             let Some(cursor) = next else {
                 let sessions = part.sessions + records.len() as u64;
-                self.events.push(Event::JooldAdvertised { sessions });
+                self.events.push(match self.side {
+                    Side::Joolds => Event::JooldAdvertised { sessions },
+                    Side::Module => Event::ModuleTold { sessions },
+                });
                 if core::mem::take(&mut self.again) {
                     self.welcome(now);
                 }
@@ -400,7 +418,11 @@ impl Bridge {
         }
         part.sessions += records.len() as u64;
         self.advertising = Some(part);
-        self.advertise_at = now + ADVERTISE_PAUSE_MS;
+        // The module takes everything, and at once.
+        self.advertise_at = match self.side {
+            Side::Joolds => now + ADVERTISE_PAUSE_MS,
+            Side::Module => now,
+        };
     }
 }
 
