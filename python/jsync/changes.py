@@ -135,9 +135,7 @@ class Changes:
     async def reload(self, new: Settings) -> None:
         """Make of the file's changes those that can be made, and say which can't."""
         old = self._settings
-        for section in ("node", "jool", "dataplane", "sync", "joold", "keepalived"):
-            if getattr(new, section) != getattr(old, section):
-                self._log.warning("restart the daemon for this change", section=section)
+        self._name_restarts(new)
         for key in ("pool6", "max-sessions"):
             if new.nat64.get(key) != old.nat64.get(key):
                 self._log.warning("restart the daemon for this change", key=f"nat64.{key}")
@@ -147,6 +145,11 @@ class Changes:
             except Failure as failure:
                 self._log.error("not all of the file's changes could be made", error=failure)
         self._settings = replace(old, nat64=new.nat64)
+
+    def _name_restarts(self, new: Settings) -> None:
+        for section in ("node", "jool", "dataplane", "sync", "joold", "keepalived"):
+            if getattr(new, section) != getattr(self._settings, section):
+                self._log.warning("restart the daemon for this change", section=section)
 
     async def _reload_nat64(self, old: dict[str, Any], new: dict[str, Any]) -> None:
         """Old entries of the BIB go first and new ones come last: they need pool4."""

@@ -23,6 +23,15 @@ from jsync.engine import Engine
 from jsync.errors import Failure
 from jsync.failover import Failover, Instance
 from jsync.fifo import read_fifo
+from jsync.jool.backend import (
+    JoolChanges,
+    JoolEngine,
+    ModuleLink,
+    NoHost,
+    lock_instance,
+    make_module_json,
+)
+from jsync.jool.module import Module
 from jsync.keys import node_secret
 from jsync.log import Log
 from jsync.netlink import HostSide
@@ -81,6 +90,7 @@ def make_node(settings: Settings) -> "Node":
             keys=keys,
             secret=node_secret(keys, cluster),
             joold=settings.joold_json(),
+            module=make_module_json() if settings.jool else None,
         )
     except _core.ConfigError as error:
         # [nat64] was checked when the file was read.
@@ -151,19 +161,24 @@ class Daemon:
         dataplane: HostSide,
         transport: Transport | None,
         joold: Transport | None = None,
+        module: ModuleLink | None = None,
+        changes: Changes | None = None,
+        about: Callable[[], dict[str, object]] | None = None,
     ) -> None:
+        """With a `module` that translates, `changes` and `about` are about it."""
         self._settings = settings
         self._log = log
         self._engine = engine
         self._dataplane = dataplane
         self._transport = transport
         self._joold = joold
+        self._module = module
         self._role_changed = trio.Event()
         self._failover = Failover(
             alone=settings.sync is None and settings.joold is None, changed=self._on_change
         )
-        self._changes = Changes(settings, engine, dataplane, log)
-        self._verbs = Verbs(settings, engine, self._failover, transport, self._changes)
+        self._changes = changes or Changes(settings, engine, dataplane, log)
+        self._verbs = Verbs(settings, engine, self._failover, transport, self._changes, about=about)
         self._control = Control(self._verbs.values(), self._verbs.tables(), self._verbs.actions())
 
     async def run(self, listener: socket.socket) -> None:
@@ -179,6 +194,8 @@ class Daemon:
                     services.start_soon(self._transport.run)
                 if self._joold is not None:
                     services.start_soon(self._joold.run)
+                if self._module is not None:
+                    services.start_soon(self._module.run)
                 try:
                     async with trio.open_nursery() as work:
                         work.start_soon(self._handle_signals, signals, work.cancel_scope)
@@ -209,7 +226,8 @@ class Daemon:
         with trio.CancelScope(shield=True):
             await trio.to_thread.run_sync(self._dataplane.connect)
         self._verbs.state = "running"
-        self._log.info("translating", device=device, pool6=self._settings.pool6)
+        if self._module is None:
+            self._log.info("translating", device=device, pool6=self._settings.pool6)
 
     async def _wait_until_ready(self) -> None:
         """Wait until the node has the sessions of its peers, or has found itself alone."""
@@ -268,6 +286,9 @@ class Daemon:
             if self._joold is not None:
                 for datagram in datagrams:
                     await self._joold.send(0, datagram)
+        while batches := self._engine.take_datagrams(module=True):
+            if self._module is not None:
+                await self._module.write(batches)
 
     async def _say_goodbye(self) -> None:
         self._engine.leave()
@@ -352,23 +373,48 @@ def run(path: str, log: Log) -> None:
 
 def run_settings(settings: Settings, log: Log) -> None:
     """Run the daemon for a configuration that needn't stand in a file. Raises Failure."""
-    engine = make_node(settings)
     with ExitStack() as stack:
-        stack.enter_context(lock_device(settings.dataplane.device))
+        make = _make_native if settings.jool is None else _make_jool
+        daemon = make(settings, log, stack)
         listener = stack.enter_context(listening(settings.node.control))
         log.info("starting", node=settings.node.name, config=settings.path)
-        daemon = Daemon(
-            settings,
-            log,
-            engine=engine,
-            dataplane=Dataplane(settings, log),
-            transport=make_transport(settings, engine, log),
-            joold=make_joold(settings, engine, log),
-        )
         try:
             trio.run(daemon.run, listener)
         except* Failure as failures:
             raise _first(failures) from None
+
+
+def _make_native(settings: Settings, log: Log, stack: ExitStack) -> Daemon:
+    engine = make_node(settings)
+    stack.enter_context(lock_device(settings.dataplane.device))
+    return Daemon(
+        settings,
+        log,
+        engine=engine,
+        dataplane=Dataplane(settings, log),
+        transport=make_transport(settings, engine, log),
+        joold=make_joold(settings, engine, log),
+    )
+
+
+def _make_jool(settings: Settings, log: Log, stack: ExitStack) -> Daemon:
+    assert settings.jool is not None
+    settings.keys()  # a mistake there is to be known now, not when the module comes
+    stack.enter_context(lock_instance(settings.jool.instance))
+    module = Module(settings.jool.instance)
+    stack.callback(module.close)
+    engine, host = JoolEngine(settings, module, make_node), NoHost()
+    return Daemon(
+        settings,
+        log,
+        engine=engine,
+        dataplane=host,
+        transport=make_transport(settings, engine, log),
+        joold=make_joold(settings, engine, log),
+        module=ModuleLink(engine, settings.jool, log),
+        changes=JoolChanges(settings, engine, host, log),
+        about=engine.about,
+    )
 
 
 def _first(failures: BaseExceptionGroup[Failure]) -> Failure:

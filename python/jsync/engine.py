@@ -1,7 +1,7 @@
 """What the daemon asks of the engine: `jsync._core.Node`, or a test's stand-in."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from jsync._core import BibRow, JooldStatus, NodeStatus, PeerStatus, SessionRow
@@ -34,12 +34,13 @@ class Engine(FrameSink, Protocol):
     def status(self) -> "NodeStatus": ...  # noqa: D102
     def peers(self) -> "list[PeerStatus]": ...  # noqa: D102
     def stats(self) -> list[tuple[str, str, int]]: ...  # noqa: D102
+    # Cursors are the engine's own: 0 at first, None at the end.
     def sessions(  # noqa: D102
-        self, proto: str | None, cursor: int, limit: int
-    ) -> "tuple[list[SessionRow], int | None]": ...
+        self, proto: str | None, cursor: Any, limit: int
+    ) -> "tuple[list[SessionRow], Any]": ...
     def bib(  # noqa: D102
-        self, proto: str | None, cursor: int, limit: int
-    ) -> "tuple[list[BibRow], int | None]": ...
+        self, proto: str | None, cursor: Any, limit: int
+    ) -> "tuple[list[BibRow], Any]": ...
     def config(self) -> bytes: ...  # noqa: D102
     def update_global(self, options: bytes) -> None: ...  # noqa: D102
     def pool4_add(self, entry: bytes) -> None: ...  # noqa: D102

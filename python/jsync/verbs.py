@@ -1,6 +1,6 @@
 """What the control socket's verbs do: they read the daemon's parts and shape answers."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import Any
 
@@ -27,12 +27,16 @@ class Verbs:
         failover: Failover,
         transport: Transport | None,
         changes: Changes,
+        *,
+        about: Callable[[], dict[str, object]] | None = None,
     ) -> None:
+        """`about` tells of the translator, if that isn't the engine itself."""
         self._settings = settings
         self._engine = engine
         self._failover = failover
         self._transport = transport
         self._changes = changes
+        self._about = about or self._about_engine
         self.state = "starting"
         """What the daemon is doing; it is ready only while it is "running"."""
 
@@ -72,8 +76,10 @@ class Verbs:
 
     def _check_name(self, arguments: Arguments) -> None:
         wanted = arguments.get("instance")
+        jool = self._settings.jool
         # "default" is what Jool calls an instance that nobody has named.
-        if wanted not in {None, "default", self._settings.node.name}:
+        names = {"default"} if jool is None else {jool.instance}
+        if wanted not in {None, self._settings.node.name} | names:
             raise Failure(f"this is the node {self._settings.node.name!r}, not {wanted!r}", USAGE)
 
     def _for_us(self, act: Value) -> Value:
@@ -144,11 +150,18 @@ class Verbs:
             **self._engine.status(),
             "ready": ready,
             "reason": reason,
-            "device": settings.dataplane.device,
-            "pool6": str(settings.pool6),
+            **self._about(),
             "transport": settings.sync.transport if settings.sync else None,
             "joolds": self._engine.joolds(),
             "network": asdict(self._transport.stats) if self._transport else None,
+        }
+
+    def _about_engine(self) -> dict[str, object]:
+        settings = self._settings
+        return {
+            "backend": "native",
+            "device": settings.dataplane.device,
+            "pool6": str(settings.pool6),
         }
 
     def peers(self, arguments: Arguments) -> object:
@@ -176,7 +189,7 @@ class Verbs:
 
     async def advertise(self, arguments: Arguments) -> object:
         """`session advertise`."""
-        if self._settings.joold is None:
+        if self._settings.joold is None and self._settings.jool is None:
             raise Failure("there is no [joold] in the configuration: nobody to tell", USAGE)
         self._engine.advertise()
         return {}
@@ -203,7 +216,7 @@ def _pages(read: Any, arguments: Arguments) -> Iterator[list[Any]]:
     if not set(wanted) <= {None, *PROTOCOLS}:
         raise Failure(f"protocols are {', '.join(PROTOCOLS)}", USAGE)
     for protocol in wanted:
-        cursor = 0
+        cursor: Any = 0
         while cursor is not None:
             rows, cursor = read(protocol, cursor, PAGE)
             if rows:

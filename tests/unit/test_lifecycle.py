@@ -71,13 +71,15 @@ class FakeEngine:
     def receive_frames(self, frames: Sequence[bytes]) -> list[int]:
         return [0] * len(frames)
 
-    def take_datagrams(self, limit: int = 64) -> list[bytes]:
+    def take_datagrams(self, limit: int = 64, *, module: bool = False) -> list[bytes]:
         return []
 
-    def receive_datagrams(self, datagrams: Sequence[tuple[str, bytes]]) -> list[bool]:
+    def receive_datagrams(
+        self, datagrams: Sequence[tuple[str, bytes]], *, module: bool = False
+    ) -> list[bool]:
         raise NotImplementedError
 
-    def advertise(self) -> None:
+    def advertise(self, *, module: bool = False, all: bool = True) -> None:
         raise NotImplementedError
 
     def joolds(self) -> "list[JooldStatus]":

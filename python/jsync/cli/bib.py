@@ -41,7 +41,9 @@ def run(arguments: list[str]) -> int:
         kind = "Static" if row["static"] else "Dynamic"
         ipv4 = tables.endpoint(row["src4"], row["src4_port"], True)
         ipv6 = tables.endpoint(row["src6"], row["src6_port"], options.numeric)
-        return f"[{kind} {row['proto'].upper()}] {ipv4} - {ipv6} ({row['sessions']} sessions)"
+        # Jool doesn't count them.
+        sessions = "" if row["sessions"] is None else f" ({row['sessions']} sessions)"
+        return f"[{kind} {row['proto'].upper()}] {ipv4} - {ipv6}{sessions}"
 
     count = tables.show(rows(), COLUMNS, options, text)
     if not (options.json or options.csv or options.no_headers):

@@ -1,6 +1,7 @@
 """`jsync instance`."""
 
 import json
+from typing import Any
 
 from jsync.cli.client import ask_one
 from jsync.cli.options import parser
@@ -27,7 +28,7 @@ def run(arguments: list[str]) -> int:
         ("role", values["role"]),
         ("ready", f"{'yes' if values['ready'] else 'no'}: {values['reason']}"),
         ("keepalived", "; ".join(told) or "has not told of a state"),
-        ("translator", f"{values['worker']}, {values['pool6']} on {values['device']}"),
+        ("translator", _translator(values)),
         ("sessions", f"{values['sessions']} of {values['max_sessions']}"),
         ("bib entries", values["bib_entries"]),
         ("table", f"{megabytes:.1f} MB"),
@@ -40,3 +41,10 @@ def run(arguments: list[str]) -> int:
         if text != "":
             print(f"{name + ':':<17}{text}")
     return 0
+
+
+def _translator(values: dict[str, Any]) -> str:
+    if values.get("backend") != "jool":
+        return f"{values['worker']}, {values['pool6']} on {values['device']}"
+    version = values["jool_version"] or "not there"
+    return f"Jool's instance {values['instance']} ({version}), {values['pool6'] or 'pool6 unknown'}"

@@ -252,23 +252,32 @@ class Module:
                     "last": entry.get_attr("PORT_MAX"),
                 }
 
-    def pages(
-        self, command: Command, protocol: str, offset: bytes | None = None
-    ) -> Iterator[bytes]:
-        """The replies to a FOREACH of a protocol, from behind the entry `offset` on.
+    def advertise(self) -> None:
+        """Have the module tell its group every session. Raises Failure."""
+        self.ask_raw(self._require(), Command.JOOLD_ADVERTISE)
+
+    def page(
+        self, command: Command, protocol: str, offset: bytes | None
+    ) -> tuple[bytes, bytes | None]:
+        """A reply to a FOREACH, and the offset of the next one if there is more.
 
         Raises Failure.
         """
-        instance = self._require()
-        more = True
-        while more:
-            attributes: list[tuple[str, object]] = [("PROTO", PROTOCOLS[protocol])]
-            if offset is not None:
-                attributes.append(("OFFSET", offset))
-            page = self.ask_raw(instance, command, *attributes)
-            offset = last_entry(page)
-            more = bool(messages.header(page)[3] & FLAG_MORE) and offset is not None
+        attributes: list[tuple[str, object]] = [("PROTO", PROTOCOLS[protocol])]
+        if offset is not None:
+            attributes.append(("OFFSET", offset))
+        page = self.ask_raw(self._require(), command, *attributes)
+        more = messages.header(page)[3] & FLAG_MORE
+        return page, last_entry(page) if more else None
+
+    def pages(self, command: Command, protocol: str) -> Iterator[bytes]:
+        """The replies to a FOREACH of a protocol. Raises Failure."""
+        offset: bytes | None = None
+        while True:
+            page, offset = self.page(command, protocol, offset)
             yield page
+            if offset is None:
+                return
 
 
 def refusal(reply: bytes) -> tuple[int, str]:

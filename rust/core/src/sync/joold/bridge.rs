@@ -405,10 +405,13 @@ impl Bridge {
             looked += room;
             let Some(cursor) = next else {
                 let sessions = part.sessions + records.len() as u64;
-                self.events.push(match self.side {
-                    Side::Joolds => Event::JooldAdvertised { sessions },
-                    Side::Module => Event::ModuleTold { sessions },
-                });
+                match self.side {
+                    Side::Joolds => self.events.push(Event::JooldAdvertised { sessions }),
+                    Side::Module if sessions > 0 => {
+                        self.events.push(Event::ModuleTold { sessions })
+                    }
+                    Side::Module => {}
+                }
                 if core::mem::take(&mut self.again) {
                     self.welcome(now);
                 }
