@@ -42,17 +42,11 @@ class PeerStatus(TypedDict):
     epoch: int
     state: str
     """"joining", "syncing", "up", "differs" or "down"."""
-    ready: bool
-    """It may become MASTER."""
     heard_ms_ago: int
     frames_received: int
     """Of this incarnation."""
     gaps: int
     """Updates that went missing, whether they came later or not."""
-    acknowledged: int
-    """The number of our last update before which none is missing there."""
-    unacknowledged: int
-    """How many of our updates are behind that one."""
     mismatch: str | None
     """The configuration field that differs from ours, or None."""
 
@@ -71,6 +65,8 @@ class NodeStatus(TypedDict):
     worker: str
     """"running"; "stopped": no device is attached; else "device lost: " or "worker panicked: "
     and why. Without a device timers and synchronisation go on; after a panic nothing does."""
+    held_packets: int
+    """Packets that wait for a peer: `durability` and `pull` of `[sync]`."""
 
 @type_check_only
 class SessionRow(TypedDict):

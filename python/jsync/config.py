@@ -73,6 +73,10 @@ class SyncSection(Section):
     dead_interval: Duration | None = None
     join_timeout: Duration | None = None
     flush_deadline: Duration | None = None
+    durability: Literal["async", "sent", "acked"] = "async"
+    acked_timeout: Duration | None = None
+    pull: bool | None = None
+    pull_timeout: Duration | None = None
 
 
 class JooldSection(Section):
@@ -86,24 +90,6 @@ class JooldSection(Section):
     format: Literal["auto", "4.1.9", "4.1.12", "4.1.13"] = "auto"
     flush_deadline: Duration = 5
     join_timeout: Duration = 2000
-
-
-class MetricsSection(Section):
-    """`[metrics]`."""
-
-    listen: str
-
-    def endpoint(self) -> tuple[str, int]:
-        """Address and port. Raises ValueError."""
-        match = re.fullmatch(r"(?:\[([^]]*:[^]]*)\]|([^:]*)):([0-9]{1,5})", self.listen)
-        try:
-            if match is None or not 1 <= int(match[3]) <= 65535:
-                raise ValueError
-            return str(ipaddress.ip_address(match[1] or match[2])), int(match[3])
-        except ValueError:
-            raise ValueError(
-                f'{self.listen!r} is not ADDRESS:PORT; write "127.0.0.1:9464" or "[::1]:9464"'
-            ) from None
 
 
 class JoolSection(Section):
@@ -122,14 +108,20 @@ class Document(Section, kw_only=True):
     dataplane: DataplaneSection = msgspec.field(default_factory=DataplaneSection)
     sync: SyncSection | None = None
     joold: JooldSection | None = None
-    metrics: MetricsSection | None = None
     keepalived: KeepalivedSection | None = None
 
 
 MAX_SESSIONS = 1 << 26
 """The most sessions that a table can be sized for."""
 TLS_KEYS = ("tls-certificate", "tls-key", "tls-ca")
-SYNC_DURATIONS = ("hello-interval", "dead-interval", "join-timeout", "flush-deadline")
+SYNC_DURATIONS = (
+    "hello-interval",
+    "dead-interval",
+    "join-timeout",
+    "flush-deadline",
+    "acked-timeout",
+    "pull-timeout",
+)
 
 
 @dataclass(frozen=True)
@@ -157,7 +149,6 @@ class Settings:
     joold: JooldSection | None = None
     # Not None with the jool backend.
     jool: JoolSection | None = None
-    metrics: MetricsSection | None = None
 
     @property
     def pool6(self) -> ipaddress.IPv6Network:
@@ -184,6 +175,8 @@ class Settings:
             "max-frame": max_frame,
             # Inside TLS frames needn't be sealed again.
             "plaintext": self.sync.plaintext or not self.sync.key_files,
+            "durability": self.sync.durability,
+            "pull": self.sync.pull,
         }
         for key in SYNC_DURATIONS:
             value = getattr(self.sync, key.replace("-", "_"))
@@ -311,8 +304,6 @@ def parse(text: str, path: str, *, check_nat64: Callable[[bytes], None] = engine
         _check_sync(source, document.sync)
     if document.joold is not None:
         _check_joold(source, document.joold)
-    if document.metrics is not None:
-        _check_metrics(source, document.metrics)
     if document.keepalived is not None:
         try:
             check_keepalived(document.keepalived)
@@ -332,7 +323,6 @@ def parse(text: str, path: str, *, check_nat64: Callable[[bytes], None] = engine
         lines=source.lines,
         joold=document.joold,
         jool=jool,
-        metrics=document.metrics,
     )
     _check_proxy_arp(settings)
     return settings
@@ -368,7 +358,6 @@ def _section_keys(path: Path) -> list[str]:
         ("sync",): SyncSection,
         ("jool",): JoolSection,
         ("joold",): JooldSection,
-        ("metrics",): MetricsSection,
         ("keepalived",): KeepalivedSection,
         ("keepalived", "ipv6"): VirtualAddresses,
         ("keepalived", "ipv4"): VirtualAddresses,
@@ -414,6 +403,14 @@ def _check_backend(source: _Source, document: Document) -> JoolSection | None:
             raise mistake(
                 source, (key,), f'has no meaning with backend = "jool" ({why}); remove it'
             )
+    if document.sync is not None:
+        for key in ("durability", "acked-timeout", "pull", "pull-timeout"):
+            if ("sync", key) in source.lines:
+                raise mistake(
+                    source,
+                    ("sync", key),
+                    'has no meaning with backend = "jool" (the module holds no packets); remove it',
+                )
     jool = document.jool or JoolSection()
     # INAME_MAX_SIZE of Jool's: 16 bytes, the last of them zero.
     if not 1 <= len(jool.instance.encode()) <= 15 or not jool.instance.isascii():
@@ -542,13 +539,6 @@ def _check_joold(source: _Source, joold: JooldSection) -> None:
                 raise ValueError(f"is outside 0 to {most} ms")
         except ValueError as error:
             raise wrong(key, str(error)) from None
-
-
-def _check_metrics(source: _Source, metrics: MetricsSection) -> None:
-    try:
-        metrics.endpoint()
-    except ValueError as error:
-        raise mistake(source, ("metrics", "listen"), str(error)) from None
 
 
 def _check_mesh(source: _Source, sync: SyncSection) -> None:

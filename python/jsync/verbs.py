@@ -160,6 +160,7 @@ class Verbs:
         settings = self._settings
         return {
             "backend": "native",
+            "durability": settings.sync.durability if settings.sync else None,
             "device": settings.dataplane.device,
             "pool6": str(settings.pool6),
         }

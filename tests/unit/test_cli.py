@@ -59,6 +59,8 @@ STATUS = {
     "max_sessions": 4_000_000,
     "table_bytes": 1_500_000,
     "worker": "running",
+    "durability": "acked",
+    "held_packets": 3,
     "device": "jsync0",
     "pool6": "64:ff9b::/96",
     "transport": "tcp",
@@ -85,10 +87,8 @@ class Daemon:
                 ("check",): lambda _: {"ready": self.ready, "reason": "because"},
                 ("notify",): self._notify,
                 ("instance", "status"): lambda _: STATUS,
-                ("peers",): lambda _: [{"node": 2, "state": "differs", "ready": True,
-                                        "heard_ms_ago": 5, "gaps": 0, "acknowledged": 40,
-                                        "unacknowledged": 3, "frames_received": 9, "epoch": 7,
-                                        "mismatch": "pool4"}],
+                ("peers",): lambda _: [{"node": 2, "state": "up", "heard_ms_ago": 5, "gaps": 0,
+                                        "frames_received": 9, "epoch": 7, "mismatch": None}],
                 ("stats", "display"): lambda _: [
                     {"name": "packets_in", "help": "Packets read", "value": 5},
                     {"name": "drop_malformed", "help": "Bad packets", "value": 0},
@@ -221,12 +221,12 @@ def test_status_peers_options_and_counters(jsync: Jsync) -> None:
     assert "role:            primary" in out
     assert "ready:           yes: it has taken a snapshot" in out
     assert "node 1 of cluster campus, by tcp" in out
+    assert "acked, 3 packets wait for peers" in out
     assert "GROUP jsync MASTER 200" in out
     _, out, _ = jsync("instance", "status", "--json")
     assert json.loads(out) == STATUS
     _, out, _ = jsync("peers")
-    row = ["2", "differs", "yes", "5", "9", "0", "3", "7", "pool4"]
-    assert out.splitlines()[1].split() == row
+    assert out.splitlines()[1].split() == ["2", "up", "5", "9", "0", "7", "-"]
     _, out, _ = jsync("global", "display", "--no-headers")
     assert [line.split() for line in out.splitlines()] == [
         ["mtu-plateaus", "1500,1280"],

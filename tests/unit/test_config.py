@@ -51,7 +51,8 @@ def test_what_is_not_said_has_defaults() -> None:
 
 
 def test_the_engine_takes_both_parts() -> None:
-    text = CLUSTER + 'hello-interval = "0.1s"\ndead-interval = 300\n[nat64.global]\n'
+    text = CLUSTER + 'hello-interval = "0.1s"\ndead-interval = 300\n'
+    text += 'durability = "acked"\npull-timeout = "80ms"\n[nat64.global]\n'
     settings = parse(text + 'tcp-est-timeout = "2:00:05"\nudp-timeout = 300\n')
     nat64 = json.loads(settings.nat64_json())
     assert nat64["global"] == {"tcp-est-timeout": 7_205_000, "udp-timeout": 300_000}
@@ -62,6 +63,9 @@ def test_the_engine_takes_both_parts() -> None:
         "epoch": 7,
         "max-frame": 1472,
         "plaintext": False,
+        "durability": "acked",
+        "pull": None,
+        "pull-timeout": 80,
         "hello-interval": 100,
         "dead-interval": 300,
     }
@@ -238,6 +242,10 @@ def test_with_the_jool_backend_the_instance_is_the_configuration() -> None:
         (JOOL.replace("campus", "a-name-too-long-for-it"), ["jsync.toml:4: jool.instance", "15"]),
         (JOOL + "max-sessions = 0\n", ["jsync.toml:5: jool.max-sessions", "outside 1 to"]),
         (JOOL + 'instanse = "x"\n', ["did you mean 'instance'"]),
+        (
+            JOOL + CLUSTER[CLUSTER.index("[sync]") :] + "pull = true\n",
+            ["sync.pull: has no meaning", "backend"],
+        ),
         (MINIMAL + "[jool]\n", ["jool: is read with", 'backend = "jool"']),
         ('[node]\nbackend = "snort"\n', ["node.backend"]),
     ],
@@ -245,36 +253,3 @@ def test_with_the_jool_backend_the_instance_is_the_configuration() -> None:
 def test_a_section_of_the_other_backend_is_a_mistake(text: str, words: list[str]) -> None:
     message = refusal(text)
     assert all(word in message for word in words), message
-
-
-@pytest.mark.parametrize(
-    ("listen", "endpoint"),
-    [("127.0.0.1:9464", ("127.0.0.1", 9464)), ("[::1]:65535", ("::1", 65535))],
-)
-def test_metrics_are_served_where_the_file_says(listen: str, endpoint: tuple[str, int]) -> None:
-    settings = parse(MINIMAL + f'[metrics]\nlisten = "{listen}"\n')
-    assert settings.metrics is not None
-    assert settings.metrics.endpoint() == endpoint
-    assert parse(MINIMAL).metrics is None
-
-
-@pytest.mark.parametrize(
-    "listen",
-    [
-        "",
-        "9464",
-        ":9464",
-        "127.0.0.1",
-        "127.0.0.1:0",
-        "127.0.0.1:65536",
-        "::1:9464",
-        "[::1]",
-        "localhost:9464",
-        "[127.0.0.1]:9464",
-        "127.0.0.1:٣",
-    ],
-)
-def test_metrics_need_an_address_and_a_port(listen: str) -> None:
-    message = refusal(MINIMAL + f'[metrics]\nlisten = "{listen}"\n')
-    assert message.startswith("jsync.toml:6: metrics.listen: ")
-    assert "127.0.0.1:9464" in message

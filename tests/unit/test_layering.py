@@ -5,7 +5,7 @@ from pathlib import Path
 
 CORE = Path(__file__).parents[2] / "rust" / "core" / "src"
 
-SHARED = {"addr", "config", "packet", "stats", "time", "tuple"}
+SHARED = {"addr", "config", "packet", "queue", "stats", "time", "tuple"}
 MAY_USE: dict[str, set[str]] = {
     "addr": {"stats"},
     "time": set(),
@@ -13,6 +13,7 @@ MAY_USE: dict[str, set[str]] = {
     "stats": set(),
     "config": {"addr", "tuple"},
     "packet": {"stats"},
+    "queue": set(),
     "wire": SHARED,
     "table": SHARED,
     "xlat": SHARED | {"wire"},

@@ -21,11 +21,16 @@ def run(arguments: list[str]) -> int:
     network = values["network"] or {}
     told = [f"{i['type']} {i['name']} {i['state']} {i['priority']}" for i in values["keepalived"]]
     cluster = f"node {values['node']} of cluster {values['cluster']}, by {values['transport']}"
+    durability = values.get("durability")
     megabytes = values["table_bytes"] / 1_000_000
     for name, text in (
         ("name", values["name"]),
         ("synchronisation", cluster if values["cluster"] else "none"),
         ("role", values["role"]),
+        (
+            "durability",
+            f"{durability}, {values['held_packets']} packets wait for peers" if durability else "",
+        ),
         ("ready", f"{'yes' if values['ready'] else 'no'}: {values['reason']}"),
         ("keepalived", "; ".join(told) or "has not told of a state"),
         ("translator", _translator(values)),

@@ -129,6 +129,7 @@ class JoolEngine:
                 "max_sessions": self._jool.max_sessions,
                 "table_bytes": 0,
                 "worker": "running",
+                "held_packets": 0,
             }
         status = self.node.status()
         if status["worker"] == "stopped":  # it has no device, and needs none

@@ -16,6 +16,7 @@ pub mod config;
 pub mod nat64;
 pub mod node;
 pub mod packet;
+mod queue;
 pub mod stats;
 pub mod sync;
 pub mod table;

@@ -15,7 +15,9 @@ use crate::sync::event::{Event, Reason};
 use crate::sync::frame::{FrameError, OpenFrame, Transmit};
 use crate::sync::joold::{self, Bridge, BridgeConfig, Bridged, Format, Talker, Timer};
 use crate::sync::{PeerStatus, Sessions, Sync, SyncConfig};
-use crate::table::{Change, Learned, LogEvent, SessionKey, SessionRecord, Side, State};
+use crate::table::{
+    Change, Holding, Learned, LogEvent, Query, SessionKey, SessionRecord, Side, State,
+};
 use crate::time::Time;
 
 /// A NAT64 and its place in a cluster.
@@ -149,6 +151,14 @@ impl Node {
         self.sync.as_mut()?.poll_transmit(now, &mut self.nat64)
     }
 
+    /// Every frame up to that number of its sequence (see [`Transmit::header`]) was handed to the
+    /// network: packets that waited for that go on.
+    pub fn handle_sent(&mut self, now: Time, seq: u64) {
+        if let Some(sync) = &mut self.sync {
+            sync.handle_sent(now, seq, &mut self.nat64);
+        }
+    }
+
     /// Whether `poll_transmit` may have something, short of asking it.
     pub fn transmit_pending(&self) -> bool {
         self.sync.as_ref().is_some_and(Sync::transmit_pending)
@@ -224,6 +234,7 @@ impl Node {
     fn notice_changes(&mut self, now: Time) {
         if let Some(sync) = &mut self.sync {
             sync.notice_changes(now, self.nat64.changes_pending());
+            sync.notice_held(now, &mut self.nat64);
         }
         for (side, bridge) in Side::ALL.into_iter().zip(&mut self.bridges) {
             if let Some(bridge) = bridge {
@@ -315,5 +326,29 @@ impl Sessions for Nat64 {
 
     fn stats(&mut self) -> &mut Stats {
         &mut self.stats
+    }
+
+    fn hold(&mut self, holding: Holding) {
+        self.hold(holding);
+    }
+
+    fn openers(&self) -> u64 {
+        self.openers()
+    }
+
+    fn release_openers(&mut self, now: Time, count: u64) {
+        self.release_openers(now, count);
+    }
+
+    fn pop_query(&mut self) -> Option<Query> {
+        self.pop_query()
+    }
+
+    fn answer(&self, now: Time, query: &Query) -> Option<SessionRecord> {
+        self.answer(now, query)
+    }
+
+    fn release_strangers(&mut self, now: Time, id: u64, found: bool) {
+        self.release_strangers(now, id, found);
     }
 }

@@ -170,6 +170,24 @@ counters! {
         ProbesSent = "tcp_probes_sent",
         /// IPv4 SYNs kept until the IPv6 node opens the same connection.
         SynsStored = "syns_stored",
+        /// Packets that made a session and were held until it was told (durability).
+        HeldOpeners = "held_openers",
+        /// Those of them that left since acked-timeout was over.
+        HeldTimeouts = "held_timeouts",
+        /// Packets not held since as many wait as may.
+        HeldFull = "held_full",
+        /// Questions to peers for the session of a packet that has none here.
+        PullsSent = "pulls_sent",
+        /// Questions that brought a session.
+        PullsFound = "pulls_found",
+        /// Questions to which all peers said that they have none.
+        PullsMissed = "pulls_missed",
+        /// Questions that nobody answered in time.
+        PullTimeouts = "pull_timeouts",
+        /// Packets for which no peer was asked, since too many were asked in vain or at once.
+        PullsSuppressed = "pulls_suppressed",
+        /// Questions of peers that were answered.
+        PullsServed = "pulls_served",
         /// BIB entries created.
         BibCreated = "bib_created",
         /// BIB entries removed.

@@ -14,6 +14,8 @@ use jsync_io::Engine;
 pub struct Driven {
     pub node: Node,
     frame: Option<Transmit>,
+    /// The sequence of the last frame that was fetched.
+    fetched: u64,
     /// By [`Side`].
     datagrams: [Option<Vec<u8>>; Side::ALL.len()],
     event: Option<String>,
@@ -21,11 +23,19 @@ pub struct Driven {
 
 impl Driven {
     pub fn new(node: Node) -> Self {
-        Self { node, frame: None, datagrams: [None, None], event: None }
+        Self { node, frame: None, fetched: 0, datagrams: [None, None], event: None }
     }
 
-    pub fn poll_transmit(&mut self, now: Time) -> Option<Transmit> {
-        self.frame.take().or_else(|| self.node.poll_transmit(now))
+    /// The next frame, for Python.
+    pub fn fetch_frame(&mut self, now: Time) -> Option<Transmit> {
+        let frame = self.frame.take().or_else(|| self.node.poll_transmit(now))?;
+        self.fetched = frame.header().seq;
+        Some(frame)
+    }
+
+    /// Every frame that was fetched before has been handed to the network.
+    pub fn handle_sent(&mut self, now: Time) {
+        self.node.handle_sent(now, self.fetched);
     }
 
     /// The next datagram for joolds, or batch for the kernel module.
@@ -61,7 +71,7 @@ impl Engine for Driven {
     }
 
     fn has_output(&mut self, now: Time) -> bool {
-        self.frame = self.poll_transmit(now);
+        self.frame = self.frame.take().or_else(|| self.node.poll_transmit(now));
         self.datagrams = Side::ALL.map(|side| self.poll_datagram(now, side));
         self.event = self.poll_event();
         let datagrams = self.datagrams.iter().any(Option::is_some);

@@ -90,7 +90,9 @@ impl Node {
         let Some(keyring) = &self.keyring else { return Vec::new() };
         // The node is locked for one frame at a time: packets needn't wait for a whole snapshot.
         let frames: Vec<(u16, Vec<u8>)> = py.detach(|| {
-            let next = || self.driver.update(Driven::poll_transmit);
+            // Who asks for more has sent what it got before.
+            self.driver.update(Driven::handle_sent);
+            let next = || self.driver.update(Driven::fetch_frame);
             std::iter::from_fn(next)
                 .take(limit)
                 .map(|frame: Transmit| (frame.to(), keyring.lock().seal(frame)))
@@ -232,6 +234,7 @@ impl Node {
                     max_sessions: nat64.config().max_sessions,
                     table_bytes: nat64.table_bytes(),
                     worker,
+                    held_packets: nat64.held_packets(),
                 }
             })
         })

@@ -25,6 +25,7 @@ impl Nat64 {
         self.table.sweep(BUDGET);
         let lost = self.fragments.expire(now, BUDGET);
         self.stats.drop_many(DropReason::FragmentTimeout, lost);
+        self.expire_held(now);
         while let Some(packet) = self.stored.pop_expired(now) {
             // §3.5.2.2: nobody opened the connection from the other side.
             self.reply(now, &packet, IcmpError::PortUnreachable);
@@ -37,7 +38,12 @@ impl Nat64 {
         if self.table.needs_sweep() {
             return Some(Time::ZERO);
         }
-        let due = [self.table.next_due(), self.stored.next_due(), self.fragments.next_due()];
+        let due = [
+            self.table.next_due(),
+            self.stored.next_due(),
+            self.fragments.next_due(),
+            self.held.next_due(),
+        ];
         due.into_iter().flatten().min()
     }
 

@@ -15,13 +15,20 @@ use crate::wire::{IcmpError, Refusal};
 
 impl Nat64 {
     /// Finds or makes BIB entry and session of an IPv6 packet (§§3.5.1 to 3.5.3). `hint` is the
-    /// slot of its BIB entry, if the burst's look ahead found one. Returns the slot.
+    /// slot of its BIB entry, if the burst's look ahead found one; `packet` is what may have to
+    /// wait. Returns the slot.
     ///
     /// # Errors
     /// A TCP segment that opens nothing and belongs to nothing; no room for another session; no
     /// free transport address.
     #[inline]
-    pub(super) fn filter6(&mut self, now: Time, tuple: &Tuple6, hint: Option<u32>) -> Verdict<u32> {
+    pub(super) fn filter6(
+        &mut self,
+        now: Time,
+        tuple: &Tuple6,
+        hint: Option<u32>,
+        packet: &Packet<'_>,
+    ) -> Verdict<u32> {
         let (address, port) = (tuple.src6.addr.to_bits(), tuple.src6.port);
         let hint = hint.filter(|&slot| {
             let bib = self.table.bib(slot);
@@ -38,17 +45,27 @@ impl Nat64 {
                 return Ok(slot);
             }
         }
-        self.open6(now, tuple, slot)
+        self.open6(now, tuple, slot, packet)
     }
 
     /// A packet from IPv6 that has no session yet.
-    fn open6(&mut self, now: Time, tuple: &Tuple6, slot: Option<u32>) -> Verdict<u32> {
+    fn open6(
+        &mut self,
+        now: Time,
+        tuple: &Tuple6,
+        slot: Option<u32>,
+        packet: &Packet<'_>,
+    ) -> Verdict<u32> {
         let mut state = State::Established;
         let mut mask = None;
         if tuple.proto == Proto::Tcp {
             if tuple.event != Event::Syn {
                 // §3.5.2.2, CLOSED: with a BIB entry it is translated, but makes no session.
-                return slot.ok_or_else(|| DropReason::NotSyn.into());
+                return match slot {
+                    Some(slot) => Ok(slot),
+                    None if self.ask_all6(now, packet, tuple) => Err(Stop::Held),
+                    None => Err(DropReason::NotSyn.into()),
+                };
             }
             state = State::V6Init;
             let src4 = slot.map(|slot| self.mask_of(slot));
@@ -91,6 +108,9 @@ impl Nat64 {
             _ => tuple.dst4.port,
         };
         self.create(now, slot, tuple.dst4.addr.to_bits(), dst_port, state)?;
+        if self.held.wants_openers() && self.hold_opener(now, packet) {
+            return Err(Stop::Held);
+        }
         Ok(slot)
     }
 
@@ -138,6 +158,10 @@ impl Nat64 {
         if !self.table.pool4().contains(tuple.proto, tuple.dst4.addr.to_bits(), tuple.dst4.port) {
             return Err(DropReason::NotPool4.into());
         }
+        let sender = u128::from(tuple.src4.addr.to_bits());
+        if self.ask_owner(now, packet, sender, tuple.proto, tuple.dst4, tuple.src4) {
+            return Err(Stop::Held);
+        }
         let opens = tuple.proto == Proto::Tcp && tuple.event == Event::Syn;
         if opens && !self.config.global.drop_externally_initiated_tcp {
             return Err(self.keep_syn(now, tuple, packet, DropReason::NoBib));
@@ -151,6 +175,10 @@ impl Nat64 {
         let src = tuple.src4.addr.to_bits();
         let filtered =
             global.address_dependent_filtering && !self.table.has_session_with(slot, src);
+        if filtered && self.ask_all4(now, packet, tuple) {
+            return Err(Stop::Held);
+        }
+        let global = &self.config.global;
         if tuple.proto == Proto::Tcp {
             if tuple.event == Event::Syn && global.drop_externally_initiated_tcp {
                 return Err(DropReason::Filtered.into());
@@ -169,6 +197,9 @@ impl Nat64 {
         let state = if tuple.proto == Proto::Tcp { State::V4Init } else { State::Established };
         self.admit(now, self.table.bib(slot).src6, false)?;
         self.create(now, slot, src, self.session_port4(tuple), state)?;
+        if self.held.wants_openers() && self.hold_opener(now, packet) {
+            return Err(Stop::Held);
+        }
         Ok(slot)
     }
 

@@ -36,6 +36,10 @@ impl Nat64 {
         let sent = self
             .resolve6(now, packet, view, None)
             .and_then(|route| self.send6(packet, view, route).map(|()| route));
+        if sent == Err(Stop::Held) {
+            // The others wait for it too.
+            return Err(Stop::Held);
+        }
         self.lead(now, key, sent)
     }
 
@@ -71,6 +75,7 @@ impl Nat64 {
                 }
                 sent => sent.map(|()| route),
             },
+            Err(Stop::Held) => return Err(Stop::Held),
             Err(stop) => Err(stop),
         };
         self.lead(now, key, sent)
@@ -113,7 +118,7 @@ impl Nat64 {
                 let (bytes, offload) = (packet.bytes().to_vec(), packet.offload);
                 self.push_packet(OwnedPacket { bytes, offload });
             }
-            Err(Stop::Consumed) => {}
+            Err(Stop::Consumed | Stop::Held) => {}
             Err(Stop::Refused(refusal)) => self.stats.drop(refusal.reason()),
         }
     }

@@ -5,6 +5,7 @@ pub mod change;
 mod expiry;
 pub mod filter;
 mod fragments;
+mod held;
 pub mod incoming;
 mod lookahead;
 pub mod outgoing;
@@ -18,6 +19,8 @@ use core::net::{Ipv4Addr, Ipv6Addr};
 pub use change::ChangeError;
 pub use verdict::{Stop, Verdict};
 
+use held::Held;
+
 use crate::config::{Config, ConfigError};
 use crate::packet::{OwnedPacket, Packet};
 use crate::stats::{Counter, DropReason, Stats};
@@ -25,8 +28,8 @@ use crate::table::fragment::Fragments;
 use crate::table::stored::Stored;
 use crate::table::subscriber::Limits;
 use crate::table::{
-    BibRecord, Change, Learned, LogEvent, Merge, SessionKey, SessionRecord, Side, State, Table,
-    Timeouts,
+    BibRecord, Change, Learned, LogEvent, Merge, Query, SessionKey, SessionRecord, Side, State,
+    Table, Timeouts,
 };
 use crate::time::Time;
 use crate::tuple::Proto;
@@ -46,6 +49,7 @@ pub struct Nat64 {
     pub(crate) table: Table,
     config: Config,
     stored: Stored,
+    held: Held,
     fragments: Fragments<outgoing::Route>,
     packets: VecDeque<OwnedPacket>,
     ident: u16,
@@ -81,6 +85,7 @@ impl Nat64 {
             table,
             config,
             stored: Stored::default(),
+            held: Held::default(),
             fragments,
             packets: VecDeque::new(),
             icmp_due: Time::ZERO,
@@ -180,7 +185,32 @@ impl Nat64 {
         } else {
             self.table.learn(now, record)
         };
+        if merge.learned == Learned::Applied && !self.stored.is_empty() {
+            self.meet_stored(now, record);
+        }
         self.count_merge(merge)
+    }
+
+    /// A peer has seen the IPv6 node's SYN of a connection; if the IPv4 node's waits here, both
+    /// sides are opening (§3.5.2.2), and nobody is to be told that the connection failed.
+    fn meet_stored(&mut self, now: Time, record: &SessionRecord) {
+        let SessionKey { proto, src4, dst4, .. } = record.key;
+        if proto != Proto::Tcp || record.state == State::V4Init {
+            return;
+        }
+        if self.stored.take(dst4, Some(src4)).is_some() && record.state == State::V6Init {
+            let slot = self.table.find4(proto, src4.addr.to_bits(), src4.port);
+            let id = slot.and_then(|s| self.table.find_session(s, dst4.addr.to_bits(), dst4.port));
+            if let Some(id) = id {
+                let lifetime = self.table.timeouts().of(proto, State::Established);
+                self.table.change_state(now, id, State::Established, lifetime);
+            }
+        }
+    }
+
+    /// What is here of a mapping that a peer asks for.
+    pub fn answer(&self, now: Time, query: &Query) -> Option<SessionRecord> {
+        self.table.answer(now, query)
     }
 
     fn is_misplaced(&self, key: &SessionKey) -> bool {

@@ -10,6 +10,8 @@ pub enum Stop {
     Refused(Refusal),
     /// It is kept, or something else goes out in its place.
     Consumed,
+    /// It waits, as it came, until peers know its session or have told of it.
+    Held,
 }
 
 /// A step's result: what the next one needs, or that there is none.

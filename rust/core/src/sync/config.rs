@@ -11,6 +11,19 @@ use crate::sync::frame::{HEADER_LEN, TAG_LEN};
 /// The smallest `max-frame`: room for a header, a tag and a HELLO that greets one peer.
 pub const MIN_MAX_FRAME: u16 = 256;
 
+/// When a packet that makes a session leaves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Durability {
+    /// At once.
+    #[default]
+    Async,
+    /// When the session was handed to the network.
+    Sent,
+    /// When a peer has it, in active/active every peer.
+    Acked,
+}
+
 /// Session synchronisation of one node. All durations are milliseconds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -41,6 +54,27 @@ pub struct SyncConfig {
     /// Frames are neither encrypted nor authenticated.
     #[serde(default)]
     pub plaintext: bool,
+    /// When a packet that makes a session leaves.
+    #[serde(default)]
+    pub durability: Durability,
+    /// How long it waits for that at most.
+    #[serde(default = "acked_timeout")]
+    pub acked_timeout: u32,
+    /// Whether peers are asked for the session of a packet that has none here. By default they are
+    /// where pool4 has slices.
+    #[serde(default)]
+    pub pull: Option<bool>,
+    /// How long the packet waits for the answer at most.
+    #[serde(default = "pull_timeout")]
+    pub pull_timeout: u32,
+}
+
+fn acked_timeout() -> u32 {
+    50
+}
+
+fn pull_timeout() -> u32 {
+    100
 }
 
 fn hello_interval() -> u32 {
@@ -76,6 +110,10 @@ impl SyncConfig {
             flush_deadline: flush_deadline(),
             max_frame: max_frame(),
             plaintext: false,
+            durability: Durability::Async,
+            acked_timeout: acked_timeout(),
+            pull: None,
+            pull_timeout: pull_timeout(),
         }
     }
 
@@ -95,6 +133,8 @@ impl SyncConfig {
             ("dead-interval", self.dead_interval, 20, 600_000),
             ("join-timeout", self.join_timeout, 0, 600_000),
             ("flush-deadline", self.flush_deadline, 0, 60_000),
+            ("acked-timeout", self.acked_timeout, 1, 1_000),
+            ("pull-timeout", self.pull_timeout, 1, 1_000),
             ("max-frame", u32::from(self.max_frame), MIN_MAX_FRAME.into(), u16::MAX.into()),
         ];
         for (key, value, min, max) in ranges {
@@ -124,11 +164,14 @@ mod tests {
 
     #[test]
     fn defaults_are_valid_and_written_in_kebab_case() {
-        let json = r#"{"node": 1, "cluster": "campus", "epoch": 7, "hello-interval": 100}"#;
+        let json = r#"{"node": 1, "cluster": "campus", "epoch": 7, "hello-interval": 100,
+            "durability": "acked"}"#;
         let config: SyncConfig = serde_json::from_str(json).unwrap();
         config.validate().unwrap();
         assert_eq!(config.hello_interval, 100);
-        assert_eq!(config, SyncConfig { hello_interval: 100, ..SyncConfig::new(1, "campus", 7) });
+        let durability = Durability::Acked;
+        let expected = SyncConfig { durability, ..SyncConfig::new(1, "campus", 7) };
+        assert_eq!(config, SyncConfig { hello_interval: 100, ..expected });
     }
 
     #[test]

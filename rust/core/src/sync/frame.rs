@@ -8,7 +8,7 @@
 //! |  0 | 4 | magic, "jsyn" |
 //! |  4 | 1 | version, 1 |
 //! |  5 | 1 | type, see [`Kind`] |
-//! |  6 | 1 | flags: bit 0 = plaintext; the others are 0 |
+//! |  6 | 1 | flags: bit 0 = plaintext, bit 1 = answer with an ACK at once; the others are 0 |
 //! |  7 | 1 | reserved, 0 |
 //! |  8 | 4 | cluster: the first four bytes of SHA-256 of the cluster's name |
 //! | 12 | 2 | node that sent it, 1 to 65535 |
@@ -46,6 +46,7 @@ pub const VERSION: u8 = 1;
 
 const MAGIC: [u8; 4] = *b"jsyn";
 const FLAG_PLAINTEXT: u8 = 1;
+const FLAG_URGENT: u8 = 2;
 
 /// The most pre-shared keys that are tried on a frame.
 pub const MAX_KEYS: usize = 8;
@@ -72,6 +73,12 @@ pub enum Kind {
     DigestRequest = 7,
     /// Digests of buckets of keys.
     Digests = 8,
+    /// Updates that have arrived.
+    Ack = 9,
+    /// Do you have the sessions of these packets?
+    Pull = 10,
+    /// The sessions of packets.
+    Pulled = 11,
 }
 
 impl Kind {
@@ -85,6 +92,9 @@ impl Kind {
             6 => Self::Snapshot,
             7 => Self::DigestRequest,
             8 => Self::Digests,
+            9 => Self::Ack,
+            10 => Self::Pull,
+            11 => Self::Pulled,
             _ => return None,
         })
     }
@@ -105,6 +115,8 @@ pub struct Header {
     pub seq: u64,
     /// Entries in the body.
     pub count: u16,
+    /// Its sender waits for an ACK.
+    pub urgent: bool,
 }
 
 impl Header {
@@ -113,7 +125,8 @@ impl Header {
         out[..4].copy_from_slice(&MAGIC);
         out[4] = VERSION;
         out[5] = self.kind as u8;
-        out[6] = if plaintext { FLAG_PLAINTEXT } else { 0 };
+        out[6] =
+            if plaintext { FLAG_PLAINTEXT } else { 0 } | if self.urgent { FLAG_URGENT } else { 0 };
         out[8..12].copy_from_slice(&cluster.to_be_bytes());
         out[12..14].copy_from_slice(&self.node.to_be_bytes());
         out[14..16].copy_from_slice(&self.to.to_be_bytes());
@@ -145,6 +158,12 @@ impl Transmit {
         let mut buf = Vec::with_capacity(HEADER_LEN + body + TAG_LEN);
         buf.resize(HEADER_LEN, 0);
         buf
+    }
+
+    /// The same, to be answered with an ACK.
+    pub(crate) fn urgent(mut self, urgent: bool) -> Self {
+        self.header.urgent = urgent;
+        self
     }
 
     /// The node that it is for, or 0 for all.
@@ -353,7 +372,9 @@ impl Keyring {
         if node == 0 {
             return Err(FrameError::Malformed);
         }
-        Ok((Header { kind, node, to, epoch, seq, count }, flags & FLAG_PLAINTEXT != 0))
+        let urgent = flags & FLAG_URGENT != 0;
+        let header = Header { kind, node, to, epoch, seq, count, urgent };
+        Ok((header, flags & FLAG_PLAINTEXT != 0))
     }
 
     fn decrypt(
@@ -429,7 +450,8 @@ mod tests {
     }
 
     fn frame(to: u16, body: &[u8]) -> Transmit {
-        let header = Header { kind: Kind::Update, node: 1, to, epoch: 7, seq: 99, count: 2 };
+        let (kind, urgent) = (Kind::Update, false);
+        let header = Header { kind, node: 1, to, epoch: 7, seq: 99, count: 2, urgent };
         let mut buf = Transmit::buffer(body.len());
         buf.extend_from_slice(body);
         Transmit::new(header, buf)

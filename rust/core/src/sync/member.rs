@@ -12,18 +12,20 @@ use crate::sync::buckets::{Buckets, ServeDigests};
 use crate::sync::bytes::Reader;
 use crate::sync::config::SyncConfig;
 use crate::sync::digest::Digests;
+use crate::sync::durable::Durable;
 use crate::sync::event::{Event, Events, Reason};
 use crate::sync::frame::{FrameError, Kind, OpenFrame};
 use crate::sync::graves::Graves;
 use crate::sync::message::{
-    self, DigestRequest, DigestsHead, Greeting, Hello, SnapshotHead, SnapshotRequest,
+    self, DigestRequest, DigestsHead, Greeting, Hello, SnapshotHead, SnapshotRequest, UpdateRange,
 };
 use crate::sync::peer::{Candidate, Incarnation, Input, Peer, PeerStatus, Peers, State};
+use crate::sync::pull::Pulls;
 use crate::sync::queue::Outgoing;
 use crate::sync::record;
 use crate::sync::resync::{Fetch, Plan, Serve};
 use crate::sync::sequence::Arrival;
-use crate::table::{Change, Learned};
+use crate::table::{Change, Holding, Learned};
 use crate::time::Time;
 
 /// The most peers that are kept apart.
@@ -61,6 +63,12 @@ pub struct Sync {
     /// See [`Hello::generation`].
     pub(super) generation: u32,
     pub(super) graves: Graves,
+    /// pool4 has slices: several nodes translate at once.
+    pub(super) slices: bool,
+    /// Which packets wait.
+    pub(super) holding: Holding,
+    pub(super) durable: Durable,
+    pub(super) pulls: Pulls,
     pub(super) hello_at: Time,
     pub(super) hello_sent: Option<Time>,
     /// When to tell, after the last update, that it was the last.
@@ -97,6 +105,10 @@ impl Sync {
             work_at: None,
             generation: 0,
             graves: Graves::default(),
+            slices: has_slices(nat64),
+            holding: Holding::default(),
+            durable: Durable::default(),
+            pulls: Pulls::default(),
             hello_at: Time::ZERO,
             hello_sent: None,
             tail_at: None,
@@ -112,6 +124,7 @@ impl Sync {
     /// Takes note of another configuration. Each peer's next HELLO shows whether it has it too.
     pub fn reconfigured(&mut self, now: Time, nat64: &Config) {
         self.digests = Digests::new(nat64);
+        self.slices = has_slices(nat64);
         self.hello_soon(now);
     }
 
@@ -122,10 +135,7 @@ impl Sync {
 
     /// Every peer heard since the start, by number.
     pub fn peers(&self, now: Time) -> impl Iterator<Item = PeerStatus> + '_ {
-        self.peers
-            .all
-            .iter()
-            .filter_map(move |(&node, peer)| peer.status(node, now, self.outgoing.last))
+        self.peers.all.iter().filter_map(move |(&node, peer)| peer.status(node, now))
     }
 
     /// The next thing worth a line in the log.
@@ -318,7 +328,16 @@ impl Sync {
         known.frames += 1;
         let body = &frame.body;
         match header.kind {
-            Kind::Update => self.update(now, node, body, header.count, sessions)?,
+            Kind::Update => {
+                known.ack_due |= header.urgent;
+                self.update(now, node, body, header.count, sessions)?;
+            }
+            Kind::Ack => {
+                known.ack = UpdateRange::take(body).ok_or(Malformed)?;
+                self.acknowledged(now, sessions);
+            }
+            Kind::Pull => self.pull(now, node, body, header.count, sessions)?,
+            Kind::Pulled => self.pulled(now, node, body, header.count, sessions)?,
             Kind::Nack => {
                 let ranges = message::take_nack(body, header.count).ok_or(Malformed)?;
                 known.wanted = ranges.into();
@@ -529,7 +548,7 @@ impl Sync {
 
     /// Hands `count` sessions to the table; true if any was news. What may be `old` is checked
     /// against late removals.
-    fn apply(
+    pub(super) fn apply(
         &mut self,
         now: Time,
         reader: &mut Reader<'_>,
@@ -572,9 +591,13 @@ impl Sync {
     }
 }
 
+fn has_slices(nat64: &Config) -> bool {
+    nat64.pool4.iter().any(|entry| entry.node.is_some())
+}
+
 /// A body that contradicts itself.
 #[derive(Clone, Copy, Debug)]
-struct Malformed;
+pub(super) struct Malformed;
 
 /// A number that nobody can guess, and that is never 0.
 pub(super) fn random(secret: &[u8; 32], epoch: u64, number: u64) -> u64 {

@@ -5,6 +5,8 @@ use alloc::vec::Vec;
 use crate::sync::buckets::BUCKETS;
 use crate::sync::bytes::{Put, Reader};
 use crate::sync::digest::{Digests, Field};
+use crate::table::{Query, Wanted};
+use crate::tuple::{Endpoint4, Endpoint6, Proto};
 
 /// The cursor behind the last slot of a table.
 pub const END: u32 = u32::MAX;
@@ -18,6 +20,11 @@ pub const UPDATE_HEAD_LEN: usize = 8;
 pub const SNAPSHOT_HEAD_LEN: usize = 13;
 /// Bytes of a range in a NACK.
 pub const UPDATE_RANGE_LEN: usize = 16;
+
+/// Bytes of an ACK's body.
+pub const ACK_LEN: usize = 16;
+/// Bytes of the longest entry of a PULL.
+pub const PULL_LEN: usize = 33;
 
 const FLAG_READY: u8 = 1;
 const FLAG_LAST: u8 = 1;
@@ -125,6 +132,61 @@ pub struct UpdateRange {
     pub first: u64,
     /// The last.
     pub last: u64,
+}
+
+impl UpdateRange {
+    pub(crate) fn put(&self, out: &mut Vec<u8>) {
+        out.put(self.first.to_be_bytes());
+        out.put(self.last.to_be_bytes());
+    }
+
+    pub(crate) fn take(body: &[u8]) -> Option<Self> {
+        let mut reader = Reader::new(body);
+        let range = Self { first: reader.u64()?, last: reader.u64()? };
+        reader.end()?;
+        Some(range)
+    }
+}
+
+/// A question of a PULL: id (8), bits 7-6: 0 = by mask, 1 = by IPv6 node, 5-4: protocol (1), then
+/// the mask (4 + 2) or the IPv6 node (16 + 2), then the IPv4 node (4 + 2).
+pub(crate) fn put_query(out: &mut Vec<u8>, query: &Query) {
+    let put4 = |out: &mut Vec<u8>, endpoint: Endpoint4| {
+        out.put(endpoint.addr.octets());
+        out.put(endpoint.port.to_be_bytes());
+    };
+    out.put(query.id.to_be_bytes());
+    let proto = (query.proto as u8) << 4;
+    match query.wanted {
+        Wanted::Src4(src4) => {
+            out.put([proto]);
+            put4(out, src4);
+        }
+        Wanted::Src6(src6) => {
+            out.put([1 << 6 | proto]);
+            out.put(src6.addr.octets());
+            out.put(src6.port.to_be_bytes());
+        }
+    }
+    put4(out, query.dst4);
+}
+
+pub(crate) fn take_query(reader: &mut Reader<'_>) -> Option<Query> {
+    fn take4(reader: &mut Reader<'_>) -> Option<Endpoint4> {
+        let addr = (*reader.take::<4>()?).into();
+        Some(Endpoint4 { addr, port: reader.u16()? })
+    }
+    let (id, tag) = (reader.u64()?, reader.u8()?);
+    let proto = Proto::from_u8(tag >> 4 & 3)?;
+    let wanted = match tag >> 6 {
+        0 => Wanted::Src4(take4(reader)?),
+        1 => {
+            let addr = (*reader.take::<16>()?).into();
+            Wanted::Src6(Endpoint6 { addr, port: reader.u16()? })
+        }
+        _ => return None,
+    };
+    Some(Query { id, owner: 0, proto, wanted, dst4: take4(reader)? })
 }
 
 pub(crate) fn put_nack(out: &mut Vec<u8>, ranges: &[UpdateRange]) {

@@ -4,6 +4,7 @@ mod buckets;
 mod bytes;
 pub mod config;
 pub mod digest;
+mod durable;
 pub mod event;
 pub mod frame;
 mod graves;
@@ -11,6 +12,7 @@ pub mod joold;
 mod member;
 pub mod message;
 pub mod peer;
+mod pull;
 mod queue;
 pub mod record;
 mod resync;
@@ -20,10 +22,10 @@ mod sequence;
 mod tests;
 
 use crate::stats::Stats;
-use crate::table::{Change, Learned, SessionKey, SessionRecord};
+use crate::table::{Change, Holding, Learned, Query, SessionKey, SessionRecord};
 use crate::time::Time;
 
-pub use config::SyncConfig;
+pub use config::{Durability, SyncConfig};
 pub use event::{Event, Reason};
 pub use frame::{FrameError, Keyring, OpenFrame, Transmit};
 pub use member::Sync;
@@ -52,4 +54,25 @@ pub trait Sessions {
     ) -> Option<u32>;
     /// Where to count.
     fn stats(&mut self) -> &mut Stats;
+
+    // ---- Packets that wait; a table without packets needs none of this ----
+
+    /// Which packets wait from now on, and how long at most.
+    fn hold(&mut self, _holding: Holding) {}
+    /// How many packets that made a session were held so far.
+    fn openers(&self) -> u64 {
+        0
+    }
+    /// Lets the first `count` of all of them go.
+    fn release_openers(&mut self, _now: Time, _count: u64) {}
+    /// The next question for peers.
+    fn pop_query(&mut self) -> Option<Query> {
+        None
+    }
+    /// What is here of the mapping that a peer asks for.
+    fn answer(&self, _now: Time, _query: &Query) -> Option<SessionRecord> {
+        None
+    }
+    /// Lets the packets go that wait for an answer, which has brought a session or not.
+    fn release_strangers(&mut self, _now: Time, _id: u64, _found: bool) {}
 }

@@ -93,8 +93,6 @@ pub struct PeerStatus {
     pub gaps: u64,
     /// The last of our updates before which none is missing there.
     pub acknowledged: u64,
-    /// Updates of ours behind that one.
-    pub unacknowledged: u64,
     /// The configuration field that differs from ours.
     pub mismatch: Option<Field>,
 }
@@ -131,6 +129,10 @@ pub(crate) struct Incarnation {
     pub mismatch: Option<Field>,
     pub incoming: Incoming,
     pub acknowledged: u64,
+    /// The updates of ours that it has said in its last ACK to have, without a gap.
+    pub ack: UpdateRange,
+    /// It has asked for an ACK.
+    pub ack_due: bool,
     /// Its table has sessions that we may lack: it has to be fetched.
     pub lacking: bool,
     /// What is being fetched of it, and how far that got.
@@ -158,6 +160,8 @@ impl Incarnation {
             mismatch: None,
             incoming: Incoming::after(last),
             acknowledged: 0,
+            ack: UpdateRange { first: u64::MAX, last: 0 },
+            ack_due: false,
             lacking: false,
             plan: None,
             fetch_at: now,
@@ -179,8 +183,7 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    /// `last` is the number of our last update.
-    pub fn status(&self, node: u16, now: Time, last: u64) -> Option<PeerStatus> {
+    pub fn status(&self, node: u16, now: Time) -> Option<PeerStatus> {
         let Some(known) = &self.known else {
             let candidate = self.candidate.as_ref()?;
             return Some(PeerStatus {
@@ -192,7 +195,6 @@ impl Peer {
                 frames_received: 0,
                 gaps: 0,
                 acknowledged: 0,
-                unacknowledged: last,
                 mismatch: None,
             });
         };
@@ -211,7 +213,6 @@ impl Peer {
             frames_received: known.frames,
             gaps: known.incoming.gaps,
             acknowledged: known.acknowledged,
-            unacknowledged: last - known.acknowledged,
             mismatch: known.mismatch,
         })
     }

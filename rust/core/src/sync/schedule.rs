@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 use crate::stats::Counter;
 use crate::sync::Sessions;
 use crate::sync::buckets::{BUCKETS, Comparison, ServeDigests};
+use crate::sync::config::Durability;
 use crate::sync::event::{Event, Reason};
 use crate::sync::frame::{Header, Kind, Transmit};
 use crate::sync::member::{Sync, random};
@@ -12,6 +13,7 @@ use crate::sync::message::{self, DigestsHead, Greeting, Hello, MAX_NACK_RANGES};
 use crate::sync::peer::{Incarnation, Input, State};
 use crate::sync::queue::{Body, Outgoing};
 use crate::sync::resync::{Fetch, Plan, Question};
+use crate::table::Holding;
 use crate::time::Time;
 
 /// The least time between two HELLOs, ms: what happens in between shares one.
@@ -49,6 +51,7 @@ impl Sync {
             self.outgoing.flush_at = None;
             self.outgoing.flushing = true;
         }
+        self.repeat_for_acks(now);
         self.watch_peers(now);
         if let Some(fetch) = &mut self.fetch
             && now >= fetch.ask_at
@@ -81,8 +84,15 @@ impl Sync {
         });
         let fetch = self.fetch.as_ref().filter(|f| !f.asking).map(|f| f.ask_at);
         let join = self.join_deadline().filter(|_| self.reason == Reason::Listening);
-        let own =
-            [Some(self.hello_at), self.tail_at, self.work_at, self.outgoing.flush_at, fetch, join];
+        let own = [
+            Some(self.hello_at),
+            self.tail_at,
+            self.work_at,
+            self.outgoing.flush_at,
+            self.durable.next_due(),
+            fetch,
+            join,
+        ];
         peers.chain(own).flatten().min()
     }
 
@@ -96,7 +106,12 @@ impl Sync {
                 || !self.serving.is_empty()
                 || self.digesting.iter().any(|s| s.buckets.is_done() && s.next < BUCKETS)
                 || self.fetch.as_ref().is_some_and(|fetch| fetch.asking)
-                || self.peers.known().any(|(_, known)| known.nack || !known.wanted.is_empty()))
+                || self.pulls.pending()
+                || !self.durable.repeat.is_empty()
+                || self
+                    .peers
+                    .known()
+                    .any(|(_, known)| known.nack || known.ack_due || !known.wanted.is_empty()))
     }
 
     /// Takes note that so many changes wait: they go when they fill a frame, or when the first of
@@ -114,6 +129,17 @@ impl Sync {
         }
     }
 
+    /// Takes care of packets that the table holds: those whose session is to be told are told of
+    /// at once, those that lack one are asked for.
+    pub fn notice_held(&mut self, now: Time, sessions: &mut impl Sessions) {
+        while let Some(query) = sessions.pop_query() {
+            self.ask(now, query, sessions);
+        }
+        if self.has_unmarked(sessions) {
+            self.outgoing.flushing = true;
+        }
+    }
+
     /// The next frame to send. What keeps the cluster together goes first, then news, then
     /// repetitions, then snapshots.
     pub fn poll_transmit(&mut self, now: Time, sessions: &mut impl Sessions) -> Option<Transmit> {
@@ -122,7 +148,10 @@ impl Sync {
         }
         let transmit = self
             .hello_frame(now)
+            .or_else(|| self.ack_frame())
             .or_else(|| self.nack_frame())
+            .or_else(|| self.pull_frame())
+            .or_else(|| self.pulled_frame())
             .or_else(|| self.request_frame(now))
             .or_else(|| self.update_frame(now, sessions))
             .or_else(|| self.repetition(now, sessions))
@@ -190,6 +219,25 @@ impl Sync {
                 self.outgoing.interrupt();
             }
         }
+        let holding = Holding {
+            opener_ms: match self.config.durability {
+                Durability::Sent | Durability::Acked if tracking && !self.leaving => {
+                    self.config.acked_timeout
+                }
+                _ => 0,
+            },
+            stranger_ms: match self.config.pull.unwrap_or(self.slices) {
+                true if tracking && !self.leaving => self.config.pull_timeout,
+                _ => 0,
+            },
+        };
+        if holding != self.holding {
+            self.holding = holding;
+            sessions.hold(holding);
+            if holding.opener_ms == 0 {
+                self.forget_openers(now, sessions);
+            }
+        }
         if self.fetch.is_none() {
             let lacking = |(_, known): &(u16, &Incarnation)| {
                 known.state == State::Up && known.lacking && now >= known.fetch_at
@@ -247,11 +295,12 @@ impl Sync {
         self.hello_soon(now);
     }
 
-    fn frame(&mut self, kind: Kind, to: u16, body: Body) -> Transmit {
+    pub(super) fn frame(&mut self, kind: Kind, to: u16, body: Body) -> Transmit {
         self.seq += 1;
         let Body { buf, count } = body;
         let (node, epoch) = (self.config.node, self.config.epoch);
-        Transmit::new(Header { kind, node, to, epoch, seq: self.seq, count }, buf)
+        let urgent = false;
+        Transmit::new(Header { kind, node, to, epoch, seq: self.seq, count, urgent }, buf)
     }
 
     fn hello_frame(&mut self, now: Time) -> Option<Transmit> {
@@ -374,19 +423,32 @@ impl Sync {
             if fetching {
                 graves.bury(now, *key, version);
             }
-        })?;
-        sessions.stats().add(Counter::UpdatesSent, body.count.into());
-        self.tail_at = Some(now + TAIL_MS);
-        Some(self.frame(Kind::Update, 0, body))
+        });
+        let urgent = self.has_unmarked(sessions);
+        let frame = body.map(|body| {
+            sessions.stats().add(Counter::UpdatesSent, body.count.into());
+            self.tail_at = Some(now + TAIL_MS);
+            let urgent = urgent && self.config.durability == Durability::Acked;
+            self.frame(Kind::Update, 0, body).urgent(urgent)
+        });
+        if !self.outgoing.flushing {
+            self.mark_openers(now, sessions);
+        }
+        frame
     }
 
     fn repetition(&mut self, now: Time, sessions: &mut impl Sessions) -> Option<Transmit> {
+        if let Some(body) = self.outgoing.repeat(&mut self.durable.repeat).flatten() {
+            sessions.stats().add(Counter::UpdatesSent, body.count.into());
+            return Some(self.frame(Kind::Update, 0, body).urgent(true));
+        }
         let node = self.peers.known().find(|(_, known)| !known.wanted.is_empty())?.0;
         let known = self.peers.known_mut(node)?;
         match self.outgoing.repeat(&mut known.wanted)? {
             Some(body) => {
                 sessions.stats().add(Counter::UpdatesSent, body.count.into());
-                Some(self.frame(Kind::Update, node, body))
+                let urgent = self.durable.waits() && self.config.durability == Durability::Acked;
+                Some(self.frame(Kind::Update, node, body).urgent(urgent))
             }
             None => {
                 // The next HELLO tells what can still be had.

@@ -84,6 +84,8 @@ pub(crate) enum Arrival {
 /// Updates of one incarnation of a peer: which have arrived, and which to ask for.
 #[derive(Clone, Debug)]
 pub(crate) struct Incoming {
+    /// Every update from this one on has arrived, up to the next.
+    since: u64,
     /// Every update before this one has arrived, or is made up for by a snapshot.
     next: u64,
     /// The last update that is known to exist.
@@ -101,6 +103,7 @@ impl Incoming {
     /// Nothing up to `last` is missing.
     pub fn after(last: u64) -> Self {
         Self {
+            since: last.saturating_add(1),
             next: last.saturating_add(1),
             known: last,
             arrived: Bitmap::after(last),
@@ -118,6 +121,11 @@ impl Incoming {
     /// Every update up to this one has arrived.
     pub fn acknowledged(&self) -> u64 {
         self.next - 1
+    }
+
+    /// The updates without a gap up to the last of them that have truly arrived.
+    pub fn arrived(&self) -> UpdateRange {
+        UpdateRange { first: self.since, last: self.next - 1 }
     }
 
     /// An update of this number is here.

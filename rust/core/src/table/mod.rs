@@ -19,6 +19,7 @@ mod journal;
 mod life;
 mod merge;
 pub mod pool4;
+mod query;
 pub mod record;
 pub mod session;
 pub mod stored;
@@ -45,6 +46,7 @@ use subscriber::Subscribers;
 
 pub use journal::{LogEvent, PortBlock};
 pub use merge::Merge;
+pub use query::{Holding, Query, Wanted};
 pub use record::{BibRecord, Change, Learned, SessionKey, SessionRecord, Side, State};
 
 use crate::config::{Globals, Pool4Entry};

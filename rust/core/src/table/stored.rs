@@ -57,6 +57,11 @@ impl Stored {
         self.waiting.remove(at).map(|syn| syn.dst)
     }
 
+    /// Whether none waits.
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
     /// A SYN that has waited long enough.
     pub fn pop_expired(&mut self, now: Time) -> Option<Vec<u8>> {
         if self.next_due()? > now {
