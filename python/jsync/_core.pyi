@@ -42,11 +42,17 @@ class PeerStatus(TypedDict):
     epoch: int
     state: str
     """"joining", "syncing", "up", "differs" or "down"."""
+    ready: bool
+    """It may become MASTER."""
     heard_ms_ago: int
     frames_received: int
     """Of this incarnation."""
     gaps: int
     """Updates that went missing, whether they came later or not."""
+    acknowledged: int
+    """The number of our last update before which none is missing there."""
+    unacknowledged: int
+    """How many of our updates are behind that one."""
     mismatch: str | None
     """The configuration field that differs from ours, or None."""
 

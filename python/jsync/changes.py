@@ -147,7 +147,7 @@ class Changes:
         self._settings = replace(old, nat64=new.nat64)
 
     def _name_restarts(self, new: Settings) -> None:
-        for section in ("node", "jool", "dataplane", "sync", "joold", "keepalived"):
+        for section in ("node", "jool", "dataplane", "sync", "joold", "metrics", "keepalived"):
             if getattr(new, section) != getattr(self._settings, section):
                 self._log.warning("restart the daemon for this change", section=section)
 

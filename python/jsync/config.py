@@ -92,6 +92,24 @@ class JooldSection(Section):
     join_timeout: Duration = 2000
 
 
+class MetricsSection(Section):
+    """`[metrics]`."""
+
+    listen: str
+
+    def endpoint(self) -> tuple[str, int]:
+        """Address and port. Raises ValueError."""
+        match = re.fullmatch(r"(?:\[([^]]*:[^]]*)\]|([^:]*)):([0-9]{1,5})", self.listen)
+        try:
+            if match is None or not 1 <= int(match[3]) <= 65535:
+                raise ValueError
+            return str(ipaddress.ip_address(match[1] or match[2])), int(match[3])
+        except ValueError:
+            raise ValueError(
+                f'{self.listen!r} is not ADDRESS:PORT; write "127.0.0.1:9464" or "[::1]:9464"'
+            ) from None
+
+
 class JoolSection(Section):
     """`[jool]`: the instance of the kernel module that translates, with `backend = "jool"`."""
 
@@ -108,6 +126,7 @@ class Document(Section, kw_only=True):
     dataplane: DataplaneSection = msgspec.field(default_factory=DataplaneSection)
     sync: SyncSection | None = None
     joold: JooldSection | None = None
+    metrics: MetricsSection | None = None
     keepalived: KeepalivedSection | None = None
 
 
@@ -149,6 +168,7 @@ class Settings:
     joold: JooldSection | None = None
     # Not None with the jool backend.
     jool: JoolSection | None = None
+    metrics: MetricsSection | None = None
 
     @property
     def pool6(self) -> ipaddress.IPv6Network:
@@ -304,6 +324,8 @@ def parse(text: str, path: str, *, check_nat64: Callable[[bytes], None] = engine
         _check_sync(source, document.sync)
     if document.joold is not None:
         _check_joold(source, document.joold)
+    if document.metrics is not None:
+        _check_metrics(source, document.metrics)
     if document.keepalived is not None:
         try:
             check_keepalived(document.keepalived)
@@ -323,6 +345,7 @@ def parse(text: str, path: str, *, check_nat64: Callable[[bytes], None] = engine
         lines=source.lines,
         joold=document.joold,
         jool=jool,
+        metrics=document.metrics,
     )
     _check_proxy_arp(settings)
     return settings
@@ -358,6 +381,7 @@ def _section_keys(path: Path) -> list[str]:
         ("sync",): SyncSection,
         ("jool",): JoolSection,
         ("joold",): JooldSection,
+        ("metrics",): MetricsSection,
         ("keepalived",): KeepalivedSection,
         ("keepalived", "ipv6"): VirtualAddresses,
         ("keepalived", "ipv4"): VirtualAddresses,
@@ -539,6 +563,13 @@ def _check_joold(source: _Source, joold: JooldSection) -> None:
                 raise ValueError(f"is outside 0 to {most} ms")
         except ValueError as error:
             raise wrong(key, str(error)) from None
+
+
+def _check_metrics(source: _Source, metrics: MetricsSection) -> None:
+    try:
+        metrics.endpoint()
+    except ValueError as error:
+        raise mistake(source, ("metrics", "listen"), str(error)) from None
 
 
 def _check_mesh(source: _Source, sync: SyncSection) -> None:

@@ -164,8 +164,12 @@ class Daemon:
         module: ModuleLink | None = None,
         changes: Changes | None = None,
         about: Callable[[], dict[str, object]] | None = None,
+        metrics: socket.socket | None = None,
     ) -> None:
-        """With a `module` that translates, `changes` and `about` are about it."""
+        """With a `module` that translates, `changes` and `about` are about it.
+
+        `metrics` listens for a Prometheus server.
+        """
         self._settings = settings
         self._log = log
         self._engine = engine
@@ -173,6 +177,7 @@ class Daemon:
         self._transport = transport
         self._joold = joold
         self._module = module
+        self._metrics = metrics
         self._role_changed = trio.Event()
         self._failover = Failover(
             alone=settings.sync is None and settings.joold is None, changed=self._on_change
@@ -190,6 +195,8 @@ class Daemon:
             async with trio.open_nursery() as services:
                 services.start_soon(self._control.serve, listener)
                 services.start_soon(self._drain_engine)
+                if self._metrics is not None:
+                    services.start_soon(self._serve_metrics, self._metrics)
                 if self._transport is not None:
                     services.start_soon(self._transport.run)
                 if self._joold is not None:
@@ -266,6 +273,15 @@ class Daemon:
         else:
             await self._changes.reload(new)
             self._log.info("reloaded", config=self._settings.path)
+
+    async def _serve_metrics(self, listener: socket.socket) -> None:
+        # They cost memory and start-up time that a node without them needn't spend.
+        from jsync.http import PageServer
+        from jsync.metrics import Metrics, NodeCollector
+
+        verbs = self._verbs
+        metrics = Metrics(NodeCollector(verbs.status, verbs.peers, verbs.stats))
+        await PageServer(metrics.page).serve(listener)
 
     async def _drain_engine(self) -> None:
         """Send and log what the engine has to say, whenever it has."""
@@ -394,6 +410,7 @@ def _make_native(settings: Settings, log: Log, stack: ExitStack) -> Daemon:
         dataplane=Dataplane(settings, log),
         transport=make_transport(settings, engine, log),
         joold=make_joold(settings, engine, log),
+        metrics=_metrics_listener(settings, stack),
     )
 
 
@@ -411,10 +428,19 @@ def _make_jool(settings: Settings, log: Log, stack: ExitStack) -> Daemon:
         dataplane=host,
         transport=make_transport(settings, engine, log),
         joold=make_joold(settings, engine, log),
+        metrics=_metrics_listener(settings, stack),
         module=ModuleLink(engine, settings.jool, log),
         changes=JoolChanges(settings, engine, host, log),
         about=engine.about,
     )
+
+
+def _metrics_listener(settings: Settings, stack: ExitStack) -> socket.socket | None:
+    if settings.metrics is None:
+        return None
+    from jsync.http import open_listener
+
+    return stack.enter_context(open_listener(*settings.metrics.endpoint()))
 
 
 def _first(failures: BaseExceptionGroup[Failure]) -> Failure:

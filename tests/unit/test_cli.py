@@ -87,8 +87,10 @@ class Daemon:
                 ("check",): lambda _: {"ready": self.ready, "reason": "because"},
                 ("notify",): self._notify,
                 ("instance", "status"): lambda _: STATUS,
-                ("peers",): lambda _: [{"node": 2, "state": "up", "heard_ms_ago": 5, "gaps": 0,
-                                        "frames_received": 9, "epoch": 7, "mismatch": None}],
+                ("peers",): lambda _: [{"node": 2, "state": "differs", "ready": True,
+                                        "heard_ms_ago": 5, "gaps": 0, "acknowledged": 40,
+                                        "unacknowledged": 3, "frames_received": 9, "epoch": 7,
+                                        "mismatch": "pool4"}],
                 ("stats", "display"): lambda _: [
                     {"name": "packets_in", "help": "Packets read", "value": 5},
                     {"name": "drop_malformed", "help": "Bad packets", "value": 0},
@@ -226,7 +228,8 @@ def test_status_peers_options_and_counters(jsync: Jsync) -> None:
     _, out, _ = jsync("instance", "status", "--json")
     assert json.loads(out) == STATUS
     _, out, _ = jsync("peers")
-    assert out.splitlines()[1].split() == ["2", "up", "5", "9", "0", "7", "-"]
+    row = ["2", "differs", "yes", "5", "9", "0", "3", "7", "pool4"]
+    assert out.splitlines()[1].split() == row
     _, out, _ = jsync("global", "display", "--no-headers")
     assert [line.split() for line in out.splitlines()] == [
         ["mtu-plateaus", "1500,1280"],

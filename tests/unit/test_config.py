@@ -253,3 +253,36 @@ def test_with_the_jool_backend_the_instance_is_the_configuration() -> None:
 def test_a_section_of_the_other_backend_is_a_mistake(text: str, words: list[str]) -> None:
     message = refusal(text)
     assert all(word in message for word in words), message
+
+
+@pytest.mark.parametrize(
+    ("listen", "endpoint"),
+    [("127.0.0.1:9464", ("127.0.0.1", 9464)), ("[::1]:65535", ("::1", 65535))],
+)
+def test_metrics_are_served_where_the_file_says(listen: str, endpoint: tuple[str, int]) -> None:
+    settings = parse(MINIMAL + f'[metrics]\nlisten = "{listen}"\n')
+    assert settings.metrics is not None
+    assert settings.metrics.endpoint() == endpoint
+    assert parse(MINIMAL).metrics is None
+
+
+@pytest.mark.parametrize(
+    "listen",
+    [
+        "",
+        "9464",
+        ":9464",
+        "127.0.0.1",
+        "127.0.0.1:0",
+        "127.0.0.1:65536",
+        "::1:9464",
+        "[::1]",
+        "localhost:9464",
+        "[127.0.0.1]:9464",
+        "127.0.0.1:٣",
+    ],
+)
+def test_metrics_need_an_address_and_a_port(listen: str) -> None:
+    message = refusal(MINIMAL + f'[metrics]\nlisten = "{listen}"\n')
+    assert message.startswith("jsync.toml:6: metrics.listen: ")
+    assert "127.0.0.1:9464" in message

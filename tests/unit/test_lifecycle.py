@@ -83,7 +83,7 @@ class FakeEngine:
         raise NotImplementedError
 
     def joolds(self) -> "list[JooldStatus]":
-        raise NotImplementedError
+        return []
 
     def take_events(self) -> list[str]:
         taken, self.events = self.events, []
@@ -199,6 +199,8 @@ class World:
         self.dataplane = FakeDataplane(self.history)
         self.transport = FakeTransport(self.history)
         self.log = StringIO()
+        self.metrics: socket.socket | None = None
+        self.metrics_port = 0
         self.control = str(directory / "control.sock")
         text = CONFIG.format(control=self.control)
         (directory / "jsync.toml").write_text(text)
@@ -216,6 +218,7 @@ class World:
                     engine=self.engine,
                     dataplane=self.dataplane,
                     transport=self.transport,
+                    metrics=self.metrics,
                 ).run(listener)
 
         with listening(self.control) as listener:
@@ -472,3 +475,28 @@ def test_frames_fit_the_private_network(tmp_path: Path) -> None:
     assert daemon.max_frame(sync) == 65_536 - 48
     sync.transport = "tcp"
     assert daemon.max_frame(sync) == 65_535
+
+
+def test_a_prometheus_server_reads_what_the_commands_say(world: World) -> None:
+    import urllib.request
+
+    from prometheus_client.parser import text_string_to_metric_families
+
+    from jsync.http import open_listener
+
+    def script(world: World) -> None:
+        world.wait_for("message=translating")
+        with urllib.request.urlopen(f"http://127.0.0.1:{world.metrics_port}/metrics") as answer:
+            text = answer.read().decode()
+        values = {
+            sample.name: sample.value
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+        }
+        assert values["jsync_ready"] == 1
+        assert values["jsync_transport_frames_sent_total"] == 0
+        end()
+
+    with open_listener("127.0.0.1", 0) as world.metrics:
+        world.metrics_port = world.metrics.getsockname()[1]
+        world.run(script)

@@ -41,5 +41,6 @@ def _shown(settings: Settings) -> dict[str, object]:
         ),
         "sync": msgspec.to_builtins(settings.sync),
         "joold": msgspec.to_builtins(settings.joold),
+        "metrics": msgspec.to_builtins(settings.metrics),
         "keepalived": msgspec.to_builtins(settings.keepalived),
     }

@@ -4,7 +4,17 @@ from jsync.cli import tables
 from jsync.cli.client import ask_list
 from jsync.cli.options import parser
 
-COLUMNS = ("node", "state", "heard_ms_ago", "frames_received", "gaps", "epoch", "mismatch")
+COLUMNS = (
+    "node",
+    "state",
+    "ready",
+    "heard_ms_ago",
+    "frames_received",
+    "gaps",
+    "unacknowledged",
+    "epoch",
+    "mismatch",
+)
 
 
 def run(arguments: list[str]) -> int:

@@ -79,9 +79,12 @@ pub struct Peer {
     node: u16,
     epoch: u64,
     state: &'static str,
+    ready: bool,
     heard_ms_ago: u64,
     frames_received: u64,
     gaps: u64,
+    acknowledged: u64,
+    unacknowledged: u64,
     mismatch: Option<String>,
 }
 
@@ -91,9 +94,12 @@ impl From<PeerStatus> for Peer {
             node: peer.node,
             epoch: peer.epoch,
             state: peer.state,
+            ready: peer.ready,
             heard_ms_ago: peer.heard_ms_ago,
             frames_received: peer.frames_received,
             gaps: peer.gaps,
+            acknowledged: peer.acknowledged,
+            unacknowledged: peer.unacknowledged,
             mismatch: peer.mismatch.map(|field| field.to_string()),
         }
     }

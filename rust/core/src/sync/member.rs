@@ -135,7 +135,10 @@ impl Sync {
 
     /// Every peer heard since the start, by number.
     pub fn peers(&self, now: Time) -> impl Iterator<Item = PeerStatus> + '_ {
-        self.peers.all.iter().filter_map(move |(&node, peer)| peer.status(node, now))
+        self.peers
+            .all
+            .iter()
+            .filter_map(move |(&node, peer)| peer.status(node, now, self.outgoing.last))
     }
 
     /// The next thing worth a line in the log.

@@ -93,6 +93,8 @@ pub struct PeerStatus {
     pub gaps: u64,
     /// The last of our updates before which none is missing there.
     pub acknowledged: u64,
+    /// Updates of ours behind that one.
+    pub unacknowledged: u64,
     /// The configuration field that differs from ours.
     pub mismatch: Option<Field>,
 }
@@ -183,7 +185,8 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    pub fn status(&self, node: u16, now: Time) -> Option<PeerStatus> {
+    /// `last` is the number of our last update.
+    pub fn status(&self, node: u16, now: Time, last: u64) -> Option<PeerStatus> {
         let Some(known) = &self.known else {
             let candidate = self.candidate.as_ref()?;
             return Some(PeerStatus {
@@ -195,6 +198,7 @@ impl Peer {
                 frames_received: 0,
                 gaps: 0,
                 acknowledged: 0,
+                unacknowledged: last,
                 mismatch: None,
             });
         };
@@ -213,6 +217,7 @@ impl Peer {
             frames_received: known.frames,
             gaps: known.incoming.gaps,
             acknowledged: known.acknowledged,
+            unacknowledged: last - known.acknowledged,
             mismatch: known.mismatch,
         })
     }

@@ -700,7 +700,12 @@ fn greetings_take_turns_where_not_all_fit() {
     (0..100).for_each(|number| net.at(1).table.create(number));
     net.run(2500);
     net.assert_equal();
-    assert!(net.members[&1].sync.peers(net.now).all(|peer| peer.acknowledged > 0));
+    assert!(
+        net.members[&1]
+            .sync
+            .peers(net.now)
+            .all(|peer| peer.acknowledged > 0 && peer.unacknowledged == 0)
+    );
 }
 
 #[test]
