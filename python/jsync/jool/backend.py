@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from jsync._core import JooldStatus, Node, NodeStatus, PeerStatus
 
 WATCH_SECONDS = 1.0
+BIB_SECONDS = 5.0
+"""Pause between two looks for static entries of the BIB,"""
+BIB_ENTRIES_A_SECOND = 20_000
+"""and how much of the BIB may be read a second."""
 RESYNC_PAUSE_SECONDS = 10.0
 """Pause between two readings of the table because the module drops sessions."""
 _MODULE = {"join-timeout": 0}
@@ -208,6 +212,7 @@ class JoolEngine:
                 "protocol": protocol,
                 "prefix": row["prefix"],
                 "ports": f"{row['first']}-{row['last']}",
+                "node": None,
                 "mark": row["mark"],
             }
             for protocol in PROTOCOLS
@@ -296,6 +301,7 @@ class ModuleLink:
         self._stream: Stream | None = None
         self._was_there = False
         self._reread_at = 0.0
+        self._bib_at = 0.0
 
     async def run(self) -> None:
         """Follow the module until cancelled. Raises Failure if the daemon has to start anew."""
@@ -336,6 +342,9 @@ class ModuleLink:
             self._log.warning(reason)
 
     async def _static_bib(self) -> list[dict[str, str]]:
+        """The static entries. The module shows them among all others, so there is a price."""
+        entries = self._module.stats().get(counters.BIB_ENTRIES, 0)
+        self._bib_at = trio.current_time() + max(BIB_SECONDS, entries / BIB_ENTRIES_A_SECOND)
         found = []
         for protocol in PROTOCOLS:
             for page in self._module.pages(Command.BIB_FOREACH, protocol):
@@ -416,6 +425,8 @@ class ModuleLink:
             now = self._module.options()
             self._require_synchronisation(now)
             nat64 = table.read(self._module, now, self._jool.max_sessions)
+            if trio.current_time() >= self._bib_at:
+                nat64["bib"] = await self._static_bib()
             try:
                 changed = self._engine.configure(nat64, instance)
             except ValueError as error:

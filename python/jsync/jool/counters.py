@@ -3,6 +3,9 @@
 A later version puts new ones before the last, so the numbers of a version are those of its list.
 """
 
+BIB_ENTRIES = 4
+"""The number of the counter of BIB entries."""
+
 _BEFORE_JOOLD = """
     RECEIVED6 RECEIVED4 SUCCESS BIB_ENTRIES SESSIONS ENOMEM XLATOR_DISABLED POOL6_UNSET
     SKB_SHARED L3HDR_OFFSET SKB_TRUNCATED HDR6 HDR4 UNKNOWN_L4_PROTO UNKNOWN_ICMP6_TYPE

@@ -1,0 +1,407 @@
+"""jsync and real Jools: 4.1.9 and 4.1.13, in two machines, beside a node of jsync's own."""
+
+import socket
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import build
+import pytest
+from world import (
+    ABSENT6,
+    ABSENT6_MAPPED,
+    JOOLD,
+    POOL4,
+    SERVER4,
+    SERVER6,
+    SYNC,
+    JoolNode,
+    Row,
+    Translator,
+    World,
+    counters,
+    datagrams_of,
+    is_ready,
+    json_rows,
+    made_up,
+    wait_for,
+)
+
+Key = tuple[Any, ...]
+SERVER_PORT = 5000
+STATES = ["ESTABLISHED", "V6_INIT", "V4_INIT", "V6_FIN_RCV", "V4_FIN_RCV", "V4_FIN_V6_FIN_RCV"]
+STATES += ["TRANS", "", ""]
+
+
+@pytest.fixture(scope="module")
+def everything() -> Iterator[World]:
+    """Two running machines, for all tests."""
+    if reason := build.why_not():
+        pytest.skip(f"no machine with Jool: {reason}")
+    try:
+        with World() as world:
+            yield world
+    except build.CannotBuild as error:
+        pytest.skip(f"no machine with Jool: {error}")
+
+
+@pytest.fixture
+def world(everything: World) -> World:
+    """The machines, with new and empty instances."""
+    everything.reset()
+    return everything
+
+
+@pytest.fixture(params=["old", "new"])
+def jool(world: World, request: pytest.FixtureRequest) -> JoolNode:
+    """Each of the Jools."""
+    node: JoolNode = getattr(world, request.param)
+    return node
+
+
+def key(row: Row) -> Key:
+    """What tells sessions apart."""
+    names = ("proto", "src6", "src6_port", "src4", "src4_port", "dst4", "dst4_port")
+    return tuple(row[name] for name in names)
+
+
+def state(row: Row) -> str:
+    """Its TCP state; others have none that matters."""
+    return str(row["state"]) if row["proto"] == "tcp" else ""
+
+
+def sessions(node: Translator) -> dict[Key, str]:
+    """The sessions and states that a daemon shows."""
+    return {key(row): state(row) for row in json_rows(node, "session", "display")}
+
+
+def jools(node: JoolNode) -> dict[Key, str]:
+    """The sessions and states that Jool's own client shows."""
+    return {key(row): state(row) for row in node.sessions()}
+
+
+def holds(node: Translator, ports: set[int]) -> bool:
+    """Whether a daemon shows sessions of these ports of pool4."""
+    return ports <= {row["src4_port"] for row in json_rows(node, "session", "display")}
+
+
+class Server:
+    """n4's side: UDP and TCP, each answers with what it was sent."""
+
+    def __init__(self, world: World) -> None:
+        self.udp = world.open("n4", socket.SOCK_DGRAM)
+        self.udp.bind((SERVER4, SERVER_PORT))
+        self.tcp = world.open("n4")
+        self.tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.tcp.bind((SERVER4, SERVER_PORT))
+        self.tcp.listen(16)
+
+    def __enter__(self) -> "Server":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.udp.close()
+        self.tcp.close()
+
+    def connect(self, world: World) -> tuple[socket.socket, socket.socket, tuple[str, int]]:
+        """A connection of n6's: its end, ours, and its mask."""
+        client = world.open("n6")
+        client.connect((SERVER6, SERVER_PORT))
+        ours, mask = self.tcp.accept()
+        ours.settimeout(10.0)
+        return client, ours, mask
+
+    def exchange(self, client: socket.socket, payload: bytes) -> tuple[str, int]:
+        """A datagram to here and back; the mask it came with."""
+        client.sendto(payload, (SERVER6, SERVER_PORT))
+        got, mask = self.udp.recvfrom(100)
+        assert got == payload
+        self.udp.sendto(payload, mask)
+        assert client.recv(100) == payload
+        return str(mask[0]), int(mask[1])
+
+
+@pytest.fixture
+def server(world: World) -> Iterator[Server]:
+    with Server(world) as made:
+        yield made
+
+
+def speak(client: socket.socket, server: socket.socket, text: bytes) -> None:
+    """Text over a connection, both ways."""
+    for sender, receiver in ((client, server), (server, client)):
+        sender.sendall(text)
+        got = b""
+        while len(got) < len(text):
+            got += receiver.recv(100)
+        assert got == text
+
+
+def test_sessions_of_every_protocol_and_state_arrive(
+    world: World, jool: JoolNode, server: Server
+) -> None:
+    """What traffic through Jool makes, a peer has, as Jool's own client shows it."""
+    world.translate_by(jool)
+    jool.start_jsync(SYNC)
+    world.native.start_jsync(SYNC)
+    held: list[socket.socket] = []
+    for ending in ("none", "client", "server", "both", "reset"):
+        client, ours, _ = server.connect(world)
+        held += [client, ours]
+        if ending in {"client", "both"}:
+            client.shutdown(socket.SHUT_WR)
+            assert ours.recv(1) == b""
+        if ending in {"server", "both"}:
+            ours.shutdown(socket.SHUT_WR)
+            assert client.recv(1) == b""
+        if ending == "reset":
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+            client.close()
+    waiting = world.open("n6")
+    waiting.setblocking(False)
+    waiting.connect_ex((ABSENT6_MAPPED, SERVER_PORT))
+    jool.box.run(f"jool bib add --tcp {ABSENT6}#80 {POOL4}#61001")
+    world.native.jsync("bib", "add", "--tcp", f"{ABSENT6}#80", f"{POOL4}#61001")
+    knocking = world.open("n4")
+    knocking.setblocking(False)
+    knocking.connect_ex((POOL4, 61001))
+    held += [waiting, knocking]
+    datagram = world.open("n6", socket.SOCK_DGRAM)
+    server.exchange(datagram, b"hello")
+    world.ping()
+    expected = wait_for(lambda: jools(jool) if len(jools(jool)) == 9 else {})
+    assert sorted(expected.values()) == sorted(STATES)
+    try:
+        wait_for(lambda: sessions(world.native) == jools(jool), 10)
+    except AssertionError:
+        assert sessions(world.native) == jools(jool)
+    assert sessions(jool) == jools(jool), "the daemon shows what Jool's client shows"
+    left = {key(row): row["expires_ms"] for row in jool.sessions()}
+    for row in json_rows(world.native, "session", "display"):
+        # The copy may live longer by a quarter of the timeout, and was read a moment later.
+        assert -1_500 < row["expires_ms"] - left[key(row)] < left[key(row)] / 3 + 1_500, row
+    for one in [*held, datagram]:
+        one.close()
+
+
+def test_connections_go_over_to_jsync_and_back(
+    world: World, jool: JoolNode, server: Server
+) -> None:
+    """From a kernel Jool to the native engine in mid-connection, back, and over to it again."""
+    world.translate_by(jool)
+    jool.start_jsync(SYNC)
+    world.native.start_jsync(SYNC)
+    client, ours, mask = server.connect(world)
+    datagram = world.open("n6", socket.SOCK_DGRAM)
+    udp_mask = server.exchange(datagram, b"one")
+    ports = {mask[1], udp_mask[1]}
+    for number, node in enumerate([jool, world.native, jool, world.native]):
+        speak(client, ours, b"%d" % number)
+        assert server.exchange(datagram, b"%d" % number) == udp_mask
+        following = world.native if node is jool else jool
+        wait_for(partial(holds, following, ports))
+        world.translate_by(following)
+    client.close()
+    ours.close()
+    datagram.close()
+
+
+def test_sessions_made_in_jsync_carry_traffic_in_jool(
+    world: World, jool: JoolNode, server: Server
+) -> None:
+    world.translate_by(world.native)
+    world.native.start_jsync(SYNC)
+    jool.start_jsync(SYNC)
+    client, ours, mask = server.connect(world)
+    datagram = world.open("n6", socket.SOCK_DGRAM)
+    udp_mask = server.exchange(datagram, b"one")
+    wait_for(lambda: {mask[1], udp_mask[1]} <= {k[4] for k in jools(jool)})
+    world.native.stop_jsync()
+    world.translate_by(jool)
+    speak(client, ours, b"two")
+    assert server.exchange(datagram, b"two") == udp_mask
+    client.close()
+    ours.close()
+    datagram.close()
+
+
+SEED = """
+import sys
+from jsync._core import encode_joold
+from jsync.jool import messages
+from jsync.jool.module import Module
+first, count = map(int, sys.argv[1:])
+module = Module("default")
+found = module.find()
+rows = [
+    dict(proto="udp", src6=f"2001:db8:6:1::{n:x}", src6_port=4000, dst6="::", dst6_port=53,
+         src4="198.51.100.1", src4_port=61100 + n, dst4="203.0.113.8", dst4_port=53,
+         state="ESTABLISHED", timer="EST", expires_ms=280000)
+    for n in range(first, first + count)
+]
+for batch in encode_joold(rows, found.format):
+    module._channel.send(messages.request(
+        found.family.number, messages.Command.JOOLD_ADD, version=found.version,
+        instance="default", attributes=[("SESSION_ENTRIES", batch)]))
+"""
+
+
+def seed(node: JoolNode, first: int, count: int) -> None:
+    """Put sessions into the kernel module, past everybody else."""
+    node.box.write("/tmp/seed.py", SEED)
+    node.box.run(f"python3 /tmp/seed.py {first} {count}")
+
+
+def ports_of(rows: list[Row]) -> set[int]:
+    return {row["src4_port"] for row in rows}
+
+
+def test_a_thousand_sessions_reach_who_joins(world: World) -> None:
+    """4.1.9 to jsync to 4.1.13 and back: two Jools that couldn't talk to each other."""
+    everybody = set(range(61_100, 63_100))
+    seed(world.old, 0, 1000)
+    seed(world.new, 1000, 1000)
+    world.old.start_jsync(SYNC)
+    world.native.start_jsync(SYNC)
+    assert ports_of(json_rows(world.native, "session", "display")) == set(range(61_100, 62_100))
+    world.new.start_jsync(SYNC)
+    wait_for(lambda: ports_of(world.new.sessions()) == everybody)
+    wait_for(lambda: ports_of(world.old.sessions()) == everybody)
+    wait_for(lambda: ports_of(json_rows(world.native, "session", "display")) == everybody)
+    assert counters(world.old).get("module_batches_rejected", 0) == 0
+    assert counters(world.new).get("module_batches_rejected", 0) == 0
+    assert counters(world.new)["jstat_joold_sss_rcvd"] >= 1000
+
+
+def test_garbage_does_not_reach_the_module(world: World, jool: JoolNode) -> None:
+    other = "4.1.13" if jool is world.old else "4.1.9"
+    own = "4.1.9" if jool is world.old else "4.1.13"
+    jool.start_jsync(SYNC + JOOLD + f'format = "{own}"\n')
+    (good,) = datagrams_of(made_up(1), own)
+    (foreign,) = datagrams_of(made_up(2), other)
+    garbage = [b"", b"\0", b"\xff" * 1400, good[:-1], good + good[:7], foreign, good + foreign]
+    impossible = [
+        *datagrams_of(made_up(1, src4="192.0.2.77"), own),  # not in pool4
+        *datagrams_of(made_up(1, src4_port=80), own),
+        *datagrams_of(made_up(1, expires_ms=2**32 - 1), own),
+        *datagrams_of(made_up(1, expires_ms=0), own),
+    ]
+    world.tell([*garbage, *impossible])
+    world.tell([b"", b"jsync", good, b"\xff" * 900], port=6464)
+    world.tell(datagrams_of(made_up(3, src6_port=7777), own))
+    wait_for(lambda: len(jool.sessions()) == 3)
+    assert {row["src6_port"] for row in jool.sessions()} == {7777}
+    (status,) = json_rows(jool, "instance", "status")
+    (talker,) = status["joolds"]
+    assert (talker["refused"], talker["sessions"]) == (len(impossible), 3)
+    assert counters(jool)["transport_frames_refused"] > 0
+    if jool is world.new:
+        assert jool.counters()["JSTAT_JOOLD_SSS_RCVD"] == 3
+
+
+def test_beside_joold(world: World, jool: JoolNode, server: Server) -> None:
+    """A native node in a group of joolds: each side's connections go on at the other."""
+    own = "4.1.9" if jool is world.old else "4.1.13"
+    world.translate_by(jool)
+    jool.start_joold()
+    world.native.start_jsync(JOOLD + f'format = "{own}"\n')
+    client, ours, mask = server.connect(world)
+    speak(client, ours, b"joold")
+    wait_for(lambda: mask[1] in {k[4] for k in sessions(world.native)})
+    world.translate_by(world.native)
+    speak(client, ours, b"jsync")
+    second, theirs, second_mask = server.connect(world)
+    wait_for(lambda: second_mask[1] in {k[4] for k in jools(jool)})
+    world.translate_by(jool)
+    speak(client, ours, b"again")
+    speak(second, theirs, b"first")
+    for one in (client, ours, second, theirs):
+        one.close()
+
+
+def test_jools_of_two_formats_corrupt_each_other_unless_jsync_joins_them(world: World) -> None:
+    world.old.start_joold()
+    world.new.start_joold()
+    world.translate_by(world.old)
+    world.ping()
+    true = wait_for(lambda: jools(world.old))
+    wrong = wait_for(lambda: jools(world.new), 10)
+    assert not set(wrong) & set(true), "4.1.13 reads a session of 4.1.9's as others"
+    world.reset()
+    world.new.start_joold()
+    world.old.start_jsync(JOOLD + 'format = "4.1.13"\n')
+    world.ping()
+    true = wait_for(lambda: jools(world.old))
+    wait_for(lambda: jools(world.new) == true)
+    world.translate_by(world.new)
+    world.ping()
+    wait_for(lambda: len(jools(world.old)) == 2)
+    assert jools(world.old) == jools(world.new)
+
+
+def test_joold_beside_jsync_on_the_same_group(world: World, server: Server) -> None:
+    """jsync bridges one Jool and is itself a node; joold does the other: all three agree."""
+    world.new.start_joold()
+    world.old.start_jsync(JOOLD + 'format = "4.1.13"\n')
+    world.native.start_jsync(JOOLD + 'format = "4.1.13"\n')
+    masks = set()
+    for node in (world.old, world.new, world.native):
+        world.translate_by(node)
+        datagram = world.open("n6", socket.SOCK_DGRAM)
+        masks.add(server.exchange(datagram, node.name.encode()))
+        datagram.close()
+    ports = {mask[1] for mask in masks}
+    for rows in (
+        world.old.sessions,
+        world.new.sessions,
+        lambda: json_rows(world.native, "session", "display"),
+    ):
+        wait_for(partial(lambda get: ports_of(get()) == ports, rows))
+
+
+def test_a_module_that_goes_and_comes_back_gets_its_sessions_again(
+    world: World, jool: JoolNode
+) -> None:
+    world.translate_by(jool)
+    jool.start_jsync(SYNC)
+    world.ping()
+    before = jools(jool)
+    assert len(before) == 1
+
+    def reason() -> str:
+        (status,) = json_rows(jool, "instance", "status")
+        assert not status["ready"]
+        return str(status["reason"])
+
+    jool.box.run("jool global update ss-enabled false")
+    wait_for(lambda: not is_ready(jool))
+    assert "global update ss-enabled true" in reason()
+    jool.box.run("jool global update ss-enabled true")
+    wait_for(lambda: is_ready(jool))
+    jool.box.run("jool instance remove default")
+    wait_for(lambda: not is_ready(jool))
+    wait_for(lambda: "no instance 'default'" in reason())
+    jool.box.run("rmmod jool jool_common")
+    wait_for(lambda: "modprobe jool" in reason())
+    jool.box.run(
+        "modprobe jool && jool instance add default --netfilter --pool6 64:ff9b::/96 &&"
+        f" for p in tcp udp icmp; do jool pool4 add {POOL4} 61001-65535 --$p; done &&"
+        " jool global update ss-enabled true"
+    )
+    wait_for(lambda: is_ready(jool))
+    wait_for(lambda: jools(jool) == before)
+    assert counters(jool)["module_reconnects"] >= 2
+    assert jool.box.run("cat /tmp/jsync.log").count("level=warning") >= 3
+
+
+def test_another_pool4_is_followed(world: World, jool: JoolNode) -> None:
+    jool.start_jsync(SYNC)
+    world.native.start_jsync(SYNC)
+    wait_for(lambda: [p["mismatch"] for p in json_rows(world.native, "peers")] == [None])
+    for protocol in ("tcp", "udp", "icmp"):
+        jool.box.run(f"jool pool4 add 198.51.100.2 61001-65535 --{protocol}")
+    wait_for(lambda: [p["mismatch"] for p in json_rows(world.native, "peers")] == ["pool4"])
+    world.native.jsync("pool4", "add", "198.51.100.2", "61001-65535")
+    wait_for(lambda: [p["mismatch"] for p in json_rows(world.native, "peers")] == [None])
+    shown = {(row["protocol"], row["prefix"]) for row in json_rows(jool, "pool4", "display")}
+    assert len(shown) == 6
