@@ -1,6 +1,6 @@
 # The commands that people and CI use. `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup packages demo test test-rust test-python lint format bench sim fuzz clean
+.PHONY: help setup packages demo test test-rust test-python lint format bench interop-figures sim fuzz clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -57,6 +57,9 @@ format: setup ## rewrite the sources as `make lint` wants them
 
 bench: setup ## measurements with the ceiling of the same run; ONLY=prefix for some
 	$(BIN)/python benches/run.py $(ONLY)
+
+interop-figures: setup ## jsync and joold with the sessions of a real Jool, compared; as root
+	$(BIN)/python tests/interop/figures.py
 
 sim: ## seeded schedules of a cluster on a bad network; SCHEDULES=n
 	cargo run --release --quiet -p jsync-sim --bin sim -- $(SCHEDULES)

@@ -24,6 +24,7 @@ from world import (
     is_ready,
     json_rows,
     made_up,
+    seed_source,
     wait_for,
 )
 
@@ -225,30 +226,9 @@ def test_sessions_made_in_jsync_carry_traffic_in_jool(
     datagram.close()
 
 
-SEED = """
-import sys
-from jsync._core import encode_joold
-from jsync.jool import messages
-from jsync.jool.module import Module
-first, count = map(int, sys.argv[1:])
-module = Module("default")
-found = module.find()
-rows = [
-    dict(proto="udp", src6=f"2001:db8:6:1::{n:x}", src6_port=4000, dst6="::", dst6_port=53,
-         src4="198.51.100.1", src4_port=61100 + n, dst4="203.0.113.8", dst4_port=53,
-         state="ESTABLISHED", timer="EST", expires_ms=280000)
-    for n in range(first, first + count)
-]
-for batch in encode_joold(rows, found.format):
-    module._channel.send(messages.request(
-        found.family.number, messages.Command.JOOLD_ADD, version=found.version,
-        instance="default", attributes=[("SESSION_ENTRIES", batch)]))
-"""
-
-
 def seed(node: JoolNode, first: int, count: int) -> None:
     """Put sessions into the kernel module, past everybody else."""
-    node.box.write("/tmp/seed.py", SEED)
+    node.box.write("/tmp/seed.py", seed_source(POOL4, 61_100))
     node.box.run(f"python3 /tmp/seed.py {first} {count}")
 
 

@@ -464,3 +464,29 @@ def made_up(count: int, **values: Any) -> "list[JooldSession]":
 def datagrams_of(rows: "list[JooldSession]", format: str) -> list[bytes]:
     """Datagrams with these sessions."""
     return encode_joold(rows, format)
+
+
+def seed_source(pool4: str, port: int) -> str:
+    """A program that puts sessions into the kernel module, past everybody else.
+
+    Its arguments are the first one's number and how many; `port` is that of number 0.
+    """
+    return f"""
+import sys
+from jsync._core import encode_joold
+from jsync.jool import messages
+from jsync.jool.module import Module, open_channel
+first, count = map(int, sys.argv[1:])
+channel = open_channel()
+found = Module("default").find()
+rows = [
+    dict(proto="udp", src6=f"2001:db8:6:1::{{n:x}}", src6_port=4000, dst6="::", dst6_port=53,
+         src4="{pool4}", src4_port={port} + n, dst4="203.0.113.8", dst4_port=53,
+         state="ESTABLISHED", timer="EST", expires_ms=280000)
+    for n in range(first, first + count)
+]
+for batch in encode_joold(rows, found.format):
+    channel.send(messages.request(
+        found.family.number, messages.Command.JOOLD_ADD, version=found.version,
+        instance="default", attributes=[("SESSION_ENTRIES", batch)]))
+"""
