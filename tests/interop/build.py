@@ -204,6 +204,8 @@ def _collect(tree: Path, root: Path, kernel: Path, modules: list[Path]) -> None:
     for applet in _run([str(busybox), "--list"]).split():
         if applet != "busybox":
             (root / "usr/bin" / applet).symlink_to("busybox")
+    # Where the kernel looks for it, when it wants a module itself.
+    (root / "usr/sbin/modprobe").symlink_to("../bin/busybox")
     elves = [_program(tree, name) for name in _PROGRAMS.split()]
     for elf in elves:
         _replace(elf, root / "usr/bin" / elf.name)

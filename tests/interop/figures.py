@@ -35,16 +35,17 @@ CARRY = """
 import json, os, socket, sys, time
 from jsync.jool.module import Module
 limit = float(sys.argv[1])
-here, table = Module("default"), Module("default")
-here.find()
-with open("/run/netns/b") as there:
-    os.setns(there.fileno(), os.CLONE_NEWNET)
+# The module looks at the namespace of who asks, not of the socket.
+there, here = open("/run/netns/b"), open("/proc/self/ns/net")
+first = Module("default")
+wanted = first.stats()[5]
+os.setns(there.fileno(), os.CLONE_NEWNET)
 other = Module("default")
-other.find()
-wanted = here.stats()[5]
-start = last = time.monotonic()
 have = other.stats()[5]
-here.advertise()
+os.setns(here.fileno(), os.CLONE_NEWNET)
+start = last = time.monotonic()
+first.advertise()
+os.setns(there.fileno(), os.CLONE_NEWNET)
 while time.monotonic() - start < limit and have < wanted:
     time.sleep(0.02)
     now = other.stats()[5]

@@ -11,7 +11,9 @@ import socket
 import struct
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from jsync.errors import Failure
@@ -26,7 +28,8 @@ _CTRL = 16
 _CTRL_GETFAMILY = 3
 _BUFFER = 65_536
 _PATIENCE_SECONDS = 5.0
-_VERSION = re.compile(r"kernel module is (\d+)\.(\d+)\.(\d+)\.(\d+)")
+_VERSION_FILE = Path("/sys/module/jool_common/version")
+_VERSION = re.compile(r"(?:^|kernel module is )(\d+)\.(\d+)\.(\d+)\.(\d+)")
 
 
 class Absent(Failure):
@@ -91,6 +94,7 @@ class Module:
         self._name = name
         self._channel = channel if channel is not None else open_channel()
         self._sequence = 0
+        self._versions: dict[int, int] = {}
         self.instance: Instance | None = None
         """What `find` has found; None once the module has said that it isn't there any more."""
 
@@ -102,7 +106,9 @@ class Module:
         """Look for the instance. Raises Absent, and Failure."""
         self.instance = None
         family = self._family()
-        version = self._version(family)
+        if family.number not in self._versions:
+            self._versions = {family.number: self._version(family)}
+        version = self._versions[family.number]
         found = Instance(family, version, self._name)
         reply: Any = self._ask(found, Command.INSTANCE_HELLO, messages.Hello)
         if reply.get_attr("STATUS") != 0:
@@ -142,12 +148,16 @@ class Module:
         raise Failure("Jool's kernel module has no group for sessions: it is older than 4.1.9")
 
     def _version(self, family: Family) -> int:
-        """The module's version, which it tells whoever comes with another one."""
+        """The module's version. It tells whoever comes with another one, and the kernel's log too,
+        so the file system is asked first."""
+        with suppress(OSError):
+            if found := _VERSION.match(_VERSION_FILE.read_text(encoding="ascii")):
+                return _number(found)
         try:
             self._ask(Instance(family, 0, self._name), Command.INSTANCE_HELLO, messages.Hello)
         except Refused as refusal:
             if found := _VERSION.search(str(refusal)):
-                return int.from_bytes(bytes(int(part) for part in found.groups()), "big")
+                return _number(found)
             raise Absent(str(refusal)) from None
         raise Failure("Jool's kernel module doesn't say which version it is")
 
@@ -278,6 +288,10 @@ class Module:
             yield page
             if offset is None:
                 return
+
+
+def _number(found: re.Match[str]) -> int:
+    return int.from_bytes(bytes(int(part) for part in found.groups()), "big")
 
 
 def refusal(reply: bytes) -> tuple[int, str]:
