@@ -12,6 +12,8 @@ import tempfile
 from pathlib import Path
 from typing import TypedDict
 
+import pair
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -84,6 +86,32 @@ def instructions(program: str, prefix: str) -> list[Row]:
     return rows
 
 
+def between_processes(prefix: str) -> list[Row]:
+    """What the daemon's own ways cost: sessions over TCP, packets through a TUN."""
+    rows: list[Row] = []
+
+    def add(name: str, value: float, unit: str, ceiling: float) -> None:
+        ratio = value / ceiling
+        rows.append(Row(name=name, value=value, unit=unit, ceiling=ceiling, ratio=ratio))
+        show(rows[-1])
+
+    if "sync/pair_1m".startswith(prefix):
+        runs = sorted((pair.measure(1_000_000) for _ in range(3)), key=lambda run: run.seconds)
+        add("sync/pair_1m", runs[1].seconds, "s", runs[1].loopback)
+    if "sync/pause_10m".startswith(prefix):
+        run = pair.measure(10_000_000)
+        add("sync/pair_10m", run.seconds, "s", run.loopback)
+        # Memory comes to the table in huge pages, and packets wait for them too.
+        add("sync/pause_10m", run.pause_ms, "ms", pair.huge_page_ms())
+    if "sync/throughput_on_off".startswith(prefix):
+        command = [sys.executable, str(ROOT / "benches" / "through.py")]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+        if done.returncode == 0:
+            told = json.loads(done.stdout)
+            add("sync/throughput_on_off", told["on"], "bytes/s", told["off"])
+    return rows
+
+
 def show(row: Row) -> None:
     """Print a row of the table."""
     ratio = "" if row["ratio"] is None else f"{row['ratio']:.2f}"
@@ -96,6 +124,7 @@ def main() -> None:
     print(f"{'name':<36} {'value':>16} {'unit':<12} {'ratio':>8}", flush=True)
     program = build()
     rows = core(program, prefix) + instructions(program, prefix)
+    rows += between_processes(prefix)
     if not rows:
         sys.exit(f"no measurement's name begins with {prefix!r}")
     out = ROOT / "target" / "bench.json"

@@ -73,6 +73,8 @@ class NodeStatus(TypedDict):
     and why. Without a device timers and synchronisation go on; after a panic nothing does."""
     held_packets: int
     """Packets that wait for a peer: `durability` and `pull` of `[sync]`."""
+    longest_pause_us: int
+    """The longest that a call of this class has kept packets waiting, in µs on a CPU."""
 
 @type_check_only
 class SessionRow(TypedDict):

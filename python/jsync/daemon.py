@@ -41,7 +41,7 @@ from jsync.toml_lines import Path
 from jsync.transport import Transport
 from jsync.transport.joold import JooldTransport
 from jsync.transport.multicast import MulticastTransport
-from jsync.transport.tcp import MAX_FRAME, TcpTransport
+from jsync.transport.tcp import FRAME_BYTES, TcpTransport
 from jsync.transport.unicast import UnicastTransport, path_mtu
 from jsync.verbs import Verbs
 
@@ -61,7 +61,7 @@ UDP_OVERHEAD = {4: 20 + 8, 6: 40 + 8}
 def max_frame(sync: SyncSection) -> int:
     """The largest frame in bytes that the transport carries without fragments."""
     if sync.transport == "tcp":
-        return MAX_FRAME
+        return FRAME_BYTES
     mtu = 1500  # the network may not be there yet: then take what every Ethernet carries
     if sync.transport == "unicast":
         address = sync.listen or ""
@@ -71,7 +71,7 @@ def max_frame(sync: SyncSection) -> int:
         with suppress(OSError):
             path = pathlib.Path(f"/sys/class/net/{sync.interface}/mtu")
             mtu = int(path.read_text(encoding="ascii"))
-    return min(mtu - UDP_OVERHEAD[6 if ":" in address else 4], MAX_FRAME)
+    return min(mtu - UDP_OVERHEAD[6 if ":" in address else 4], FRAME_BYTES)
 
 
 def make_node(settings: Settings) -> "Node":
@@ -82,7 +82,7 @@ def make_node(settings: Settings) -> "Node":
     cluster = settings.sync.cluster if settings.sync else ""
     # An incarnation's number is used once: frames of one (node, epoch) share a key.
     epoch = secrets.randbits(63) + 1
-    size = max_frame(settings.sync) if settings.sync else MAX_FRAME
+    size = max_frame(settings.sync) if settings.sync else FRAME_BYTES
     try:
         return _core.Node(
             settings.nat64_json(),

@@ -58,6 +58,7 @@ STATUS = {
     "bib_entries": 1,
     "max_sessions": 4_000_000,
     "table_bytes": 1_500_000,
+    "longest_pause_us": 250,
     "worker": "running",
     "durability": "acked",
     "held_packets": 3,

@@ -37,6 +37,7 @@ def run(arguments: list[str]) -> int:
         ("sessions", f"{values['sessions']} of {values['max_sessions']}"),
         ("bib entries", values["bib_entries"]),
         ("table", f"{megabytes:.1f} MB"),
+        ("longest pause", f"{values['longest_pause_us']} µs"),
         (
             "joolds",
             "; ".join(f"{j['address']} ({j['format']})" for j in values.get("joolds") or ()),

@@ -134,6 +134,7 @@ class JoolEngine:
                 "table_bytes": 0,
                 "worker": "running",
                 "held_packets": 0,
+                "longest_pause_us": 0,
             }
         status = self.node.status()
         if status["worker"] == "stopped":  # it has no device, and needs none

@@ -7,11 +7,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use jsync_core::packet::{HEADROOM, Outcome, OwnedPacket, Packet};
 use jsync_core::stats::Counter;
 use jsync_core::time::Time;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::{DeviceError, EventFd, Tun, clock, fd, vnet};
 
@@ -92,6 +93,8 @@ struct Slot<E> {
     wakes: Option<Time>,
     /// `output` is raised.
     raised: bool,
+    /// The longest time for which somebody else than the worker kept packets waiting.
+    longest_pause: Duration,
     state: WorkerState,
     /// Why the worker lost its device or ended; nobody has fetched it yet.
     notice: Option<WorkerState>,
@@ -132,6 +135,7 @@ impl<E: Engine> Driver<E> {
             packets: Vec::new(),
             wakes: None,
             raised: false,
+            longest_pause: Duration::ZERO,
             state: WorkerState::Stopped,
             notice: None,
         };
@@ -210,13 +214,24 @@ impl<E: Engine> Driver<E> {
 
     /// Reads the engine.
     pub fn read<R>(&self, f: impl FnOnce(&E) -> R) -> R {
-        f(&self.shared.slot.lock().engine)
+        let slot = self.shared.slot.lock();
+        let begin = clock::cpu_time();
+        let result = f(&slot.engine);
+        release(slot, begin);
+        result
+    }
+
+    /// The longest time for which `read` or `update` held the engine, and packets waited, in time
+    /// on a CPU: what else the machine does is not in it.
+    pub fn longest_pause(&self) -> Duration {
+        self.shared.slot.lock().longest_pause
     }
 
     /// Changes the engine, or takes output from it. Packets that this makes it send and an earlier
     /// timeout are seen to.
     pub fn update<R>(&self, f: impl FnOnce(&mut E, Time) -> R) -> R {
         let mut slot = self.shared.slot.lock();
+        let begin = clock::cpu_time();
         let now = clock::now();
         let Slot { engine, packets, wakes, .. } = &mut *slot;
         let result = f(engine, now);
@@ -228,7 +243,7 @@ impl<E: Engine> Driver<E> {
         };
         let kick = earlier || !packets.is_empty();
         slot.announce(now, &self.shared.output);
-        drop(slot);
+        release(slot, begin);
         if kick {
             self.shared.kick.raise();
         }
@@ -246,6 +261,13 @@ impl<E: Engine> Drop for Driver<E> {
         let mut thread = self.thread.lock();
         self.join(&mut thread);
     }
+}
+
+/// Lets go of an engine held since `begin`: to the worker at once if it waits. Who takes frames in a
+/// loop would have it again before the worker is awake.
+fn release<E>(mut slot: MutexGuard<'_, Slot<E>>, begin: Duration) {
+    slot.longest_pause = slot.longest_pause.max(clock::cpu_time().saturating_sub(begin));
+    MutexGuard::unlock_fair(slot);
 }
 
 fn spawn<E: Engine>(

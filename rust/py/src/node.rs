@@ -26,7 +26,7 @@ use crate::rows::{Bib, Joold, Peer, Session, Status};
 /// Lines of the log that are fetched at once.
 const EVENTS: usize = 1024;
 /// Places of the table that are looked at without letting the worker in between.
-const SCAN_BUDGET: usize = 1024;
+const SCAN_BUDGET: usize = 256;
 
 /// One NAT64 node: table, translator, session synchronisation, and the worker on the TUN.
 #[pyclass(frozen, module = "jsync._core")]
@@ -224,6 +224,7 @@ impl Node {
     fn status(&self, py: Python<'_>) -> Status {
         py.detach(|| {
             let worker = self.driver.state().to_string();
+            let longest_pause_us = self.driver.longest_pause().as_micros() as u64;
             self.driver.read(|driven| {
                 let (node, nat64) = (&driven.node, driven.node.nat64());
                 Status {
@@ -235,6 +236,7 @@ impl Node {
                     table_bytes: nat64.table_bytes(),
                     worker,
                     held_packets: nat64.held_packets(),
+                    longest_pause_us,
                 }
             })
         })

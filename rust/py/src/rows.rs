@@ -138,4 +138,5 @@ pub struct Status {
     pub table_bytes: usize,
     pub worker: String,
     pub held_packets: usize,
+    pub longest_pause_us: u64,
 }

@@ -1,0 +1,301 @@
+"""Two nodes in processes of their own, connected by TCP: how long a table takes to the other one.
+
+Usage: python benches/pair.py serve|join|sink N: the ends that `measure` starts.
+"""
+
+import json
+import mmap
+import secrets
+import struct
+import subprocess
+import sys
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from io import StringIO
+from typing import IO, NamedTuple
+
+import trio
+
+from jsync._core import Node
+from jsync.keys import node_secret
+from jsync.log import Log
+from jsync.transport.tcp import FRAME_BYTES, READ_BYTES, TcpTransport
+
+KEY = bytes(range(32))
+CLUSTER = "bench"
+POOL4 = "198.18.0.0/17"
+PORTS = 1024, 65535
+PER_ADDRESS = PORTS[1] - PORTS[0] + 1
+SERVER = bytes([203, 0, 113, 1])
+PORT = 46464
+ADDRESSES = {1: "127.0.0.1", 2: "127.0.0.2", 3: "127.0.0.3"}
+BATCH = 36
+"""Sessions in a datagram of joold's."""
+UDP_ESTABLISHED = 1 << 5
+HOUR_MS = 3_600_000
+PATIENCE = 300.0
+
+
+def make_node(number: int, sessions: int, *, joold: bool = False) -> Node:
+    """A node as the daemon makes it, without a device."""
+    nat64 = {
+        "pool4": [{"prefix": POOL4, "ports": f"{PORTS[0]}-{PORTS[1]}"}],
+        "max-sessions": sessions + 1000,
+        "global": {"udp-timeout": HOUR_MS},
+    }
+    sync = {
+        "node": number,
+        "cluster": CLUSTER,
+        "epoch": secrets.randbits(63) + 1,
+        "max-frame": FRAME_BYTES,
+        "join-timeout": 100 if number == 3 else 2000,
+    }
+    return Node(
+        json.dumps(nat64).encode(),
+        json.dumps(sync).encode(),
+        keys=[KEY],
+        secret=node_secret([KEY], CLUSTER),
+        joold=b'{"format": "4.1.13", "join-timeout": 0}' if joold else None,
+    )
+
+
+def datagrams(sessions: int) -> Iterator[bytes]:
+    """UDP flows, each of an IPv6 node of its own, as a joold tells of them."""
+    record = struct.Struct("=HH16s4s4s12s")
+    base = int.from_bytes(bytes([198, 18, 0, 0]), "big")
+    numbers = struct.Struct(">IHHHH")
+    for first in range(0, sessions, BATCH):
+        yield b"".join(
+            record.pack(
+                4 + 36,
+                1,
+                b"\x20\x01\x0d\xb8" + struct.pack(">QI", n * 0x9E3779B97F4A7C15 & (1 << 64) - 1, n),
+                struct.pack(">I", base + n // PER_ADDRESS),
+                SERVER,
+                numbers.pack(
+                    HOUR_MS,
+                    1024 + n % 60_000,
+                    PORTS[0] + n % PER_ADDRESS,
+                    443,
+                    UDP_ESTABLISHED,
+                ),
+            )
+            for n in range(first, min(first + BATCH, sessions))
+        )
+
+
+def fill(node: Node, sessions: int) -> None:
+    """Put sessions into a node: a third one, which a joold tells of them, passes them on."""
+    feeder = make_node(3, sessions, joold=True)
+    for datagram in datagrams(sessions):
+        feeder.receive_datagrams([("192.0.2.1", datagram)])
+    exchange(node, feeder, lambda: node.status()["sessions"] == sessions and node.status()["ready"])
+    feeder.leave()
+    exchange(node, feeder, lambda: not feeder.take_frames())
+
+
+def exchange(one: Node, other: Node, done: Callable[[], object]) -> None:
+    """Carry frames between two nodes of this process."""
+    until = time.monotonic() + PATIENCE
+    while not done():
+        if time.monotonic() > until:
+            sys.exit(f"not filled: {one.status()} {one.peers()} {other.status()} {other.peers()}")
+        moved = False
+        for sender, receiver in ((one, other), (other, one)):
+            while frames := sender.take_frames():
+                receiver.receive_frames([frame for _, frame in frames])
+                moved = True
+            sender.take_events()
+        if not moved:
+            time.sleep(0.001)
+
+
+async def run_node(node: Node, number: int, until: Callable[[], object]) -> TcpTransport:
+    """Live as the daemon does, until something is so."""
+    log = StringIO()
+    transport = TcpTransport(
+        node,
+        Log(stream=log),
+        listen=ADDRESSES[number],
+        port=PORT,
+        peers=[ADDRESSES[1], ADDRESSES[2]],
+    )
+
+    async def drain() -> None:
+        while True:
+            await trio.lowlevel.wait_readable(node.fileno())
+            while frames := node.take_frames():
+                for to, frame in frames:
+                    await transport.send(to, frame)
+                await transport.room()
+            node.take_events()
+
+    with trio.move_on_after(PATIENCE) as patience:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(transport.run)
+            nursery.start_soon(drain)
+            while not until():
+                await trio.sleep(0.002)
+            nursery.cancel_scope.cancel()
+    if patience.cancelled_caught:
+        sys.exit(f"not done in time: {node.status()} {node.peers()}\n{log.getvalue()}")
+    return transport
+
+
+def serve(sessions: int) -> None:
+    """Be the node that has the sessions, until somebody closes stdin."""
+    node = make_node(1, sessions)
+    fill(node, sessions)
+    say(digest=digest(node))
+    closed = trio.Event()
+
+    async def main() -> None:
+        async def wait() -> None:
+            await trio.lowlevel.wait_readable(sys.stdin.fileno())
+            closed.set()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(wait)
+            await run_node(node, 1, closed.is_set)
+
+    trio.run(main)
+    say(pause=node.status()["longest_pause_us"])
+
+
+def join(sessions: int) -> None:
+    """Be the node that comes, empty; tell how long it took from the first connection."""
+    node = make_node(2, sessions)
+    met = 0.0
+
+    def whole() -> bool:
+        nonlocal met
+        if not met and node.peers():
+            met = time.monotonic()
+        status = node.status()
+        return status["ready"] and status["sessions"] == sessions
+
+    transport = trio.run(run_node, node, 2, whole)
+    seconds = time.monotonic() - met
+    pause = node.status()["longest_pause_us"]
+    say(
+        seconds=seconds,
+        pause=pause,
+        frames=transport.stats.frames_received,
+        digest=digest(node),
+    )
+
+
+def digest(node: Node) -> int:
+    """The same for equal tables, in whatever order they hold their sessions."""
+    total, cursor = 0, 0
+    while True:
+        rows, following = node.sessions(None, cursor, 1000)
+        for row in rows:
+            key = (row["src6"], row["src6_port"], row["src4"], row["src4_port"], row["dst4"])
+            text = repr((key, row["dst4_port"], row["state"])).encode()
+            total += zlib.crc32(text) * 0x9E3779B97F4A7C15
+        if following is None:
+            return total & (1 << 64) - 1
+        cursor = following
+
+
+def say(**values: object) -> None:
+    """Tell run.py."""
+    print(json.dumps(values), flush=True)
+
+
+def move(frames: int, size: int) -> float:
+    """Seconds that loopback TCP takes for as many bytes between two trio processes."""
+    command = [sys.executable, __file__, "sink", str(frames * (4 + size))]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as receiver:
+        told = _line(receiver.stdout)
+
+        async def main() -> float:
+            stream = await trio.open_tcp_stream("127.0.0.1", int(told["port"]))
+            block = bytes(4 + size)
+            begin = time.monotonic()
+            async with stream:
+                for _ in range(frames):
+                    await stream.send_all(block)
+                await stream.receive_some(1)
+            return time.monotonic() - begin
+
+        return trio.run(main)
+
+
+def huge_page_ms() -> float:
+    """The longest time on a CPU for which this machine lets a program wait for a huge page."""
+    flags, longest = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, 0.0
+    with mmap.mmap(-1, 256 << 20, flags=flags) as memory:
+        memory.madvise(mmap.MADV_HUGEPAGE)
+        for at in range(0, len(memory), 2 << 20):
+            begin = time.thread_time()
+            memory[at] = 1
+            longest = max(longest, time.thread_time() - begin)
+    return longest * 1000
+
+
+def sink(size: int) -> None:
+    """The receiving end of `move`."""
+
+    async def main() -> None:
+        listener = trio.socket.socket()
+        await listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        say(port=listener.getsockname()[1])
+        accepted, _ = await listener.accept()
+        stream = trio.SocketStream(accepted)
+        left = size
+        while left:
+            left -= len(await stream.receive_some(READ_BYTES))
+        await stream.send_all(b"!")
+        listener.close()
+
+    trio.run(main)
+
+
+def _line(out: IO[str] | None) -> dict[str, float]:
+    assert out is not None
+    text = out.readline()
+    if not text:
+        sys.exit("a node of the bench has ended")
+    values: dict[str, float] = json.loads(text)
+    return values
+
+
+class Run(NamedTuple):
+    """What a transfer took."""
+
+    seconds: float
+    """From the first frame heard to equal tables."""
+    loopback: float
+    """For as many bytes in frames of that size, and nothing else."""
+    pause_ms: float
+    """The longest that either end kept packets waiting, on a CPU."""
+
+
+def measure(sessions: int) -> Run:
+    """Have a node with sessions met by one without any, each in a process of its own."""
+    with subprocess.Popen(
+        [sys.executable, __file__, "serve", str(sessions)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as server:
+        ready = _line(server.stdout)
+        with subprocess.Popen(
+            [sys.executable, __file__, "join", str(sessions)], stdout=subprocess.PIPE, text=True
+        ) as joiner:
+            joined = _line(joiner.stdout)
+        assert server.stdin is not None
+        server.stdin.close()
+        served = _line(server.stdout)
+    if joined["digest"] != ready["digest"]:
+        sys.exit("the tables differ")
+    loopback = move(int(joined["frames"]), FRAME_BYTES)
+    return Run(joined["seconds"], loopback, max(joined["pause"], served["pause"]) / 1000)
+
+
+if __name__ == "__main__":
+    {"serve": serve, "join": join, "sink": sink}[sys.argv[1]](int(sys.argv[2]))
