@@ -196,6 +196,9 @@ def test_frames_are_made_as_fast_as_the_fastest_peer_takes_them() -> None:
             await eventually(lambda: "waiting" in nodes.logs[1].getvalue())
             lazy = await trio.open_tcp_stream("127.0.0.1", nodes.port, local_address="127.0.0.2")
             await lazy.send_all(with_length(frame_of(2)))
+            while frame_of(3, b"here") not in nodes.sinks[1].frames:
+                await nodes.transports[3].send(0, frame_of(3, b"here"))
+                await trio.sleep(0.01)
             big, most = frame_of(1, bytes(60_000)), 0
             for n in range(100):
                 await nodes.transports[1].send(0, big)
