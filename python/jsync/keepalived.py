@@ -84,16 +84,16 @@ def generate(
     section: KeepalivedSection,
     *,
     router_id: str,
-    device: str,
+    device: str | None,
     command: str,
     control: str | None = None,
     script_security: bool = True,
 ) -> str:
     """Give the text of keepalived.conf for a checked section.
 
-    `router_id` names the node, `device` is the daemon's TUN, `command` the absolute path of
-    `jsync`, `control` the daemon's control socket if it isn't the default one. `script_security`
-    has keepalived refuse scripts that others than root could change.
+    `router_id` names the node, `device` is the daemon's TUN (None: the kernel translates),
+    `command` the absolute path of `jsync`, `control` the daemon's control socket if it isn't the
+    default one. `script_security` has keepalived refuse scripts that others than root could change.
     """
     instances = {
         name: _instance(name, virtual, section)
@@ -139,7 +139,7 @@ def _check(command: str) -> str:
 vrrp_script jsync_check {{
     script "{command}"
     interval 1
-    # The interface below shows a death: this is for a daemon that hangs, not for a busy host.
+    # An interface below shows a death: this is for a daemon that hangs, not for a busy host.
     timeout 5
     fall 2
     rise 1
@@ -148,23 +148,28 @@ vrrp_script jsync_check {{
 """
 
 
-def _group(names: list[str], device: str, notify: str) -> str:
+def _group(names: list[str], device: str | None, notify: str) -> str:
     members = "\n".join(f"        {name}" for name in names)
+    track = "" if device is None else _track(device)
     return f"""\
 # Both IP versions move together: a translator needs both sides.
 vrrp_sync_group jsync {{
     group {{
 {members}
     }}
-    track_interface {{
+{track}    track_script {{
+        jsync_check
+    }}
+{notify}}}
+"""
+
+
+def _track(device: str) -> str:
+    return f"""    track_interface {{
         # Up while the daemon runs and is ready; goes with the daemon, whatever ends it. That is
         # noticed at once, where a script is polled.
         {device}
     }}
-    track_script {{
-        jsync_check
-    }}
-{notify}}}
 """
 
 

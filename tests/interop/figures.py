@@ -55,7 +55,7 @@ print(json.dumps({"wanted": wanted, "have": have, "seconds": last - start}))
 """
 
 
-def jsync_config(number: int, device: str) -> str:
+def jsync_config(number: int, device: str, protection: str) -> str:
     """A node's configuration."""
     return textwrap.dedent(f"""\
         [node]
@@ -65,7 +65,7 @@ def jsync_config(number: int, device: str) -> str:
         control = "/run/jsync{number}.sock"
         [sync]
         cluster = "figures"
-        key-files = ["/tmp/key"]
+        {protection}
         interface = "{device}"
         join-timeout = "1s"
         """)
@@ -86,10 +86,11 @@ def start(node: JoolNode, who: str) -> list[int]:
         else:
             box.write("/tmp/key", KEY)
             box.run("chmod 600 /tmp/key")
-            box.write(f"/tmp/f{number}.toml", jsync_config(number, device))
+            protection = 'key-files = ["/tmp/key"]' if who == "jsync" else "plaintext = true"
+            box.write(f"/tmp/f{number}.toml", jsync_config(number, device, protection))
             command = f"jsync daemon -c /tmp/f{number}.toml"
-        pids.append(box.start(f"exec {prefix}{command}", f"/tmp/{who}{number}.log"))
-    if who == "jsync":
+        pids.append(box.start(f"exec {prefix}{command}", f"/tmp/{who[:5]}{number}.log"))
+    if who != "joold":
         for number in (1, 2):
             box.wait(f"JSYNC_CONTROL=/run/jsync{number}.sock jsync check", seconds=60)
             box.wait(f"JSYNC_CONTROL=/run/jsync{number}.sock jsync peers | grep -qw up")
@@ -134,7 +135,7 @@ def main() -> None:
         node = world.new
         node.stop_jsync()
         rates: dict[str, float] = {}
-        for who in ("joold", "jsync", "joold", "jsync"):
+        for who in ("joold", "jsync", "jsync in plaintext") * 2:
             found = carry(node, who)
             rates[who] = max(rates.get(who, 0.0), found["have"] / found["seconds"])
             print(
@@ -143,7 +144,8 @@ def main() -> None:
                 f" {found['packets']:.0f} datagrams, {found['bytes']:.0f} bytes",
                 flush=True,
             )
-        print(f"jsync / joold: {rates['jsync'] / rates['joold']:.2f}")
+        for who in ("jsync", "jsync in plaintext"):
+            print(f"{who} / joold: {rates[who] / rates['joold']:.2f}")
         for who in ("joold", "jsync"):
             found = carry(node, who, loss=LOSS_PERCENT)
             print(

@@ -72,6 +72,15 @@ def addresses(link: str, number: int) -> list[str]:
     return [text.format(number) for text in LINKS[link]]
 
 
+NEW_INSTANCE = (
+    "jool instance remove default 2>/dev/null;"
+    " jool instance add default --netfilter --pool6 64:ff9b::/96 &&"
+    f" for p in tcp udp icmp; do jool pool4 add {POOL4} {PORTS} --$p || exit; done &&"
+    " jool global update ss-enabled true"
+)
+"""A command that makes a new, empty instance."""
+
+
 class Translator(Protocol):
     """A node of the cluster: in a machine, or a namespace."""
 
@@ -119,12 +128,7 @@ class JoolNode:
     def reset(self) -> None:
         """A new, empty instance, and nobody who synchronises it."""
         self.stop_jsync()
-        self.box.run(
-            "jool instance remove default 2>/dev/null;"
-            " jool instance add default --netfilter --pool6 64:ff9b::/96 &&"
-            f" for p in tcp udp icmp; do jool pool4 add {POOL4} {PORTS} --$p || exit; done &&"
-            " jool global update ss-enabled true"
-        )
+        self.box.run(NEW_INSTANCE)
 
     def jsync(self, *words: str) -> str:
         return self.box.run(f"JSYNC_CONTROL=/run/jsync.sock jsync {' '.join(words)}")

@@ -103,3 +103,9 @@ def test_a_fifo_replaces_the_notify_script() -> None:
 def test_names_line_and_remedy_of_a_mistake(text: str, message: str) -> None:
     with pytest.raises(Failure, match=message):
         read(f"[keepalived]\n{text}\n")
+
+
+def test_where_the_kernel_translates_there_is_no_device_to_track() -> None:
+    text = generate(section(), router_id="J", device=None, command="/bin/jsync")
+    assert "track_interface" not in text
+    assert "    track_script {\n        jsync_check\n    }\n" in text

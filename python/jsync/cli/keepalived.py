@@ -29,7 +29,7 @@ def run(arguments: list[str]) -> int:
     text = generate(
         settings.keepalived,
         router_id=settings.node.name,
-        device=settings.dataplane.device,
+        device=settings.dataplane.device if settings.jool is None else None,
         command=jsync_command(),
         control=control if control != DEFAULT_CONTROL else None,
     )

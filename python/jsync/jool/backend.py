@@ -20,7 +20,7 @@ from jsync.control import Arguments
 from jsync.errors import USAGE, Failure
 from jsync.jool import counters, table
 from jsync.jool.messages import Command, version_name
-from jsync.jool.module import NAMES, PROTOCOLS, Instance, Module, Refused
+from jsync.jool.module import NAMES, PROTOCOLS, Absent, Instance, Module, Refused
 from jsync.jool.stream import Gone, Stream, StreamStats, open_stream
 from jsync.log import Log
 
@@ -35,6 +35,8 @@ BIB_ENTRIES_A_SECOND = 20_000
 RESYNC_PAUSE_SECONDS = 10.0
 """Pause between two readings of the table because the module drops sessions."""
 _MODULE = {"join-timeout": 0}
+_GROWING = (counters.RECEIVED6, counters.RECEIVED4)
+_COUNTED = (*_GROWING, counters.SESSIONS)
 
 
 class JoolEngine:
@@ -300,7 +302,10 @@ class ModuleLink:
         self._jool = jool
         self._log = log
         self._stream: Stream | None = None
-        self._was_there = False
+        self._is_new = False
+        """The instance isn't the one whose sessions we have: it lacks them."""
+        self._counted = dict.fromkeys(_COUNTED, 0)
+        """Packets that it had received, and sessions that it had, when we last looked."""
         self._reread_at = 0.0
         self._bib_at = 0.0
 
@@ -315,6 +320,9 @@ class ModuleLink:
                 nat64 = table.read(self._module, options, self._jool.max_sessions)
                 nat64["bib"] = await self._static_bib()
                 self._engine.configure(nat64, instance)
+            except Absent as absence:
+                self._is_new = True
+                self._say_absent(str(absence))
             except ValueError as error:  # the engine's own judgement
                 self._say_absent(f"Jool's instance can't be synchronised: {error}")
             except Failure as failure:
@@ -362,21 +370,19 @@ class ModuleLink:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(stream.receive)
                     self._stream = stream
-                    # First ours: what the instance has learned since it came is the newer.
-                    engine_knows = engine.node is not None and self._was_there
-                    if engine.node is not None and engine_knows:
-                        engine.node.advertise(module=True, all=True)
-                        await trio.sleep(0)
+                    self._count(self._module.stats())
+                    # First its own: what it has learned since it came is the newer.
                     await self._read_table(instance)
-                    if engine.node is not None and not engine_knows:
-                        engine.node.advertise(module=True, all=False)
-                    self._was_there = True
+                    if engine.node is not None:
+                        engine.node.advertise(module=True, all=self._is_new)
+                    self._is_new = False
                     engine.absence = ""
                     nursery.start_soon(self._follow_overruns, stream, instance)
                     nursery.start_soon(self._follow_wishes, instance)
                     await self._watch(instance, options)
                     nursery.cancel_scope.cancel()
             except* Gone:
+                self._is_new = True
                 self._say_absent("Jool's kernel module or its instance went away")
             except* Failure as failures:
                 self._say_absent(str(failures.exceptions[0]))
@@ -421,8 +427,9 @@ class ModuleLink:
         while True:
             await trio.sleep(WATCH_SECONDS)
             before, stats = stats, self._module.stats()
-            if stats.get(1, 0) < before.get(1, 0) or stats.get(2, 0) < before.get(2, 0):
-                raise Gone  # it has begun to count again, so it is another one by the same name
+            self._count(stats)
+            if self._is_new:
+                raise Gone
             now = self._module.options()
             self._require_synchronisation(now)
             nat64 = table.read(self._module, now, self._jool.max_sessions)
@@ -438,6 +445,16 @@ class ModuleLink:
             peers, known = self._up(), peers
             if peers - known:
                 await self._have_advertised(instance)
+
+    def _count(self, stats: dict[int, int]) -> None:
+        """An instance that has begun to count anew is another one by the same name.
+
+        Where few packets come it may have caught up already, but it has no sessions then.
+        """
+        before, now = self._counted, {number: stats.get(number, 0) for number in _COUNTED}
+        self._is_new |= any(now[number] < before[number] for number in _GROWING)
+        self._is_new |= now[counters.SESSIONS] == 0 < before[counters.SESSIONS]
+        self._counted = now
 
     def _up(self) -> set[object]:
         peers = {p["node"] for p in self._engine.peers() if p["state"] == "up"}

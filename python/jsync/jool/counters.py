@@ -3,8 +3,8 @@
 A later version puts new ones before the last, so the numbers of a version are those of its list.
 """
 
-BIB_ENTRIES = 4
-"""The number of the counter of BIB entries."""
+RECEIVED6, RECEIVED4, _, BIB_ENTRIES, SESSIONS = range(1, 6)
+"""Numbers of counters that mean something to the daemon."""
 
 _BEFORE_JOOLD = """
     RECEIVED6 RECEIVED4 SUCCESS BIB_ENTRIES SESSIONS ENOMEM XLATOR_DISABLED POOL6_UNSET
