@@ -1,6 +1,6 @@
 # The commands that people and CI use. `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup packages demo test test-rust test-python lint format bench interop-figures sim fuzz clean
+.PHONY: help setup packages demo test test-rust test-python lint format bench interop-figures sim fuzz soak clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -11,7 +11,7 @@ SOURCES := Cargo.toml Cargo.lock pyproject.toml $(shell find rust -name '*.rs' -
 ONLY ?=
 # Schedules that `make sim` plays.
 SCHEDULES ?= 2000
-# Seconds for each target of `make fuzz`.
+# Seconds for each target of `make fuzz`, and each transport of `make soak`.
 SECONDS ?= 60
 FUZZ_TARGETS := wire frame joold node
 
@@ -69,6 +69,11 @@ fuzz: ## each fuzz target for SECONDS; needs nightly Rust, installs cargo-fuzz
 	@for target in $(FUZZ_TARGETS); do \
 		cargo +nightly fuzz run --fuzz-dir rust/fuzz --features libfuzzer $$target -- \
 			-max_total_time=$(SECONDS) -print_final_stats=1 || exit 1; \
+	done
+
+soak: setup ## three NAT64s under faults for SECONDS: what is lost, and how soon it is mended
+	@for transport in "multicast 4" "unicast 4" "tcp 4"; do \
+		$(BIN)/python tests/netns/soak.py $(SECONDS) "$$transport" || exit 1; \
 	done
 
 clean: ## forget what was built

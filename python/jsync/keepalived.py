@@ -127,6 +127,8 @@ global_defs {{
     dynamic_interfaces allow_if_changes
     # Who misses the first announcements of a new MASTER hears them again after a second.
     vrrp_garp_master_delay 1
+    # Two MASTERs hear each other ten times a second: an announcement each time, not a storm.
+    vrrp_garp_lower_prio_repeat 1
     script_user root
 {security}{fifo}}}
 """

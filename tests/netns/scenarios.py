@@ -141,7 +141,12 @@ def flows_survive(network: Network, cluster: Cluster) -> None:
     assert [flow for flow in load.wait_complete(10.0) if not flow.complete] == []
 
 
-PRIVATE = {"tcp 4": "10.0.0.{}", "tcp 6": "fd00:10::{}"}
+PRIVATE = {
+    "tcp 4": "10.0.0.{}",
+    "tcp 6": "fd00:10::{}",
+    "unicast 4": "10.0.0.{}",
+    "unicast 6": "fd00:10::{}",
+}
 NUMBERS = {"J": 4, "K": 5, "L": 6}
 
 
@@ -151,7 +156,8 @@ def transport_of(name: str, transport: str) -> str:
         return 'group = "ff08::db8:64:64"\ninterface = "priv"'
     own = {node: PRIVATE[transport].format(number) for node, number in NUMBERS.items()}
     peers = [address for node, address in own.items() if node != name]
-    return f'transport = "tcp"\nlisten = "{own[name]}"\npeers = {peers}'
+    kind = transport.partition(" ")[0]
+    return f'transport = "{kind}"\nlisten = "{own[name]}"\npeers = {peers}'
 
 
 def flows_survive_with_sessions_over(transport: str) -> Scene:
@@ -166,6 +172,67 @@ def flows_survive_with_sessions_over(transport: str) -> Scene:
 
     scene.__name__ = f"flows_survive_with_sessions_over_{transport.replace(' ', '')}"
     return scene
+
+
+def split_brain_heals(network: Network, cluster: Cluster) -> None:
+    """K hears no adverts: two nodes are MASTER and translate what reaches them, then one again."""
+    for name in NAT64S:
+        cluster.start(name)
+    cluster.wait_primary("J")
+    load = Load(network)
+    load.start()
+    deaf = "add table inet deaf; add chain inet deaf in { type filter hook input priority -300; };"
+    deaf += " add rule inet deaf in meta l4proto 112 drop"
+    assert network.run("K", "nft", deaf).returncode == 0
+    cluster.wait_primary("K")
+    time.sleep(3.0)
+    assert holds_addresses(network, "J")
+    assert holds_addresses(network, "K")
+    since = time.monotonic()
+    assert network.run("K", "nft", "delete table inet deaf").returncode == 0
+    deadline = since + 10.0
+    while holds_addresses(network, "K"):
+        assert time.monotonic() < deadline, "K is still MASTER"
+        time.sleep(0.1)
+    assert holds_addresses(network, "J")
+    healed = time.monotonic()
+    while broken := [flow for flow in load.flows() if not flow.alive(healed)]:
+        assert time.monotonic() < healed + 10.0, broken
+        time.sleep(0.1)
+    load.finish()
+    assert [flow for flow in load.wait_complete(10.0) if not flow.complete] == []
+    while len(set(cluster.sessions().values())) > 1:
+        assert time.monotonic() < healed + 20.0, cluster.sessions()
+        time.sleep(0.1)
+
+
+def promotion_in_any_order(network: Network, cluster: Cluster) -> None:
+    """Whoever is left takes over, and the highest that returns takes over from a lower one."""
+    for name in NAT64S:
+        cluster.start(name)
+    cluster.wait_primary("J")
+    load = Load(network)
+    load.start()
+    for act, who, heir in (
+        (cluster.kill_daemon, "K", "J"),
+        (cluster.kill_daemon, "J", "L"),
+        (cluster.start_daemon, "K", "K"),
+        (cluster.kill_daemon, "L", "K"),
+        (cluster.start_daemon, "J", "J"),
+        (cluster.start_daemon, "L", "J"),
+        (cluster.kill_daemon, "J", "K"),
+    ):
+        at = act(who)
+        if act == cluster.start_daemon:
+            cluster.wait_ready(who)
+        cluster.wait_primary(heir)
+        deadline = at + 20.0
+        while broken := [flow for flow in load.flows() if not flow.alive(at)]:
+            assert time.monotonic() < deadline, (who, heir, broken)
+            time.sleep(0.1)
+        time.sleep(0.5)  # sessions that took a new turn are told of
+    load.finish()
+    assert [flow for flow in load.wait_complete(10.0) if not flow.complete] == []
 
 
 def orderly_end_hands_over(network: Network, cluster: Cluster) -> None:
@@ -190,7 +257,9 @@ SCENARIOS = {
         death_is_noticed_at_once_while_links_flap,
         who_was_cut_off_learns_before_it_takes_over,
         orderly_end_hands_over,
-        *map(flows_survive_with_sessions_over, ("multicast 6", "tcp 4", "tcp 6")),
+        split_brain_heals,
+        promotion_in_any_order,
+        *map(flows_survive_with_sessions_over, ("multicast 6", "tcp 4", "tcp 6", "unicast 6")),
     )
 }
 

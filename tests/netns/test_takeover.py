@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import scenarios
+import soak
 from labs import JSYNC, needs_lab
 
 REPOSITORY = Path(__file__).parents[2]
@@ -23,6 +24,21 @@ def test_scene(name: str) -> None:
         timeout=120,
         check=False,
     )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("transport", ["multicast 4", "unicast 6", "tcp 4"])
+def test_a_few_seconds_of_faults(transport: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """`make soak` goes on for longer."""
+    done = subprocess.run(
+        [sys.executable, soak.__file__, "5", transport],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    with capsys.disabled():
+        print("\n" + done.stdout.splitlines()[-1] if done.returncode == 0 else "")
     assert done.returncode == 0, done.stdout + done.stderr
 
 

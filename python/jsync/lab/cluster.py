@@ -3,6 +3,7 @@
 import base64
 import os
 import secrets
+import signal
 import time
 from argparse import Namespace
 from pathlib import Path
@@ -77,6 +78,10 @@ class Cluster:
     def kill_daemon(self, name: str) -> float:
         """`kill -9` of a node's daemon; when it was done."""
         return self._daemons[name].kill()
+
+    def signal_daemon(self, name: str, number: signal.Signals) -> None:
+        """Send a node's daemon a signal."""
+        self._daemons[name].signal(number)
 
     def stop_daemon(self, name: str) -> None:
         """Stop a node's daemon in good order (SIGTERM)."""

@@ -1,5 +1,6 @@
 """A long-running program on a machine of the lab, and what it writes to its log."""
 
+import signal
 import subprocess
 import threading
 import time
@@ -54,6 +55,10 @@ class Service:
         except subprocess.TimeoutExpired:
             self.kill()
             raise ServiceError(f"{self.name} did not end within {patience:g} s") from None
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send the program a signal."""
+        self._process.send_signal(number)
 
     @property
     def running(self) -> bool:

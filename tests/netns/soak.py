@@ -1,0 +1,217 @@
+"""Faults at random under load: `python tests/netns/soak.py SECONDS TRANSPORT [SEED]`.
+
+J, K and L with real keepalived carry TCP, UDP and pings while sessions come at 20 a second and a
+fifth of what the private network carries is lost. Daemons are killed, or stopped for up to ten
+seconds, and nodes hear nothing for a while though they are heard. After each fault every node has
+to have every session again. Prints what was lost, and has failed if a connection is broken.
+"""
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import scenarios
+
+from jsync.lab import isolation
+from jsync.lab.cluster import Cluster, status
+from jsync.lab.load import Load
+from jsync.lab.network import MACHINES, NAT64S, Network, enter
+from jsync.lab.service import ServiceError
+from jsync.lab.traffic import N4_IN_POOL6
+
+JSYNC = str(Path(sys.executable).with_name("jsync"))
+LOST_PERCENT = 20
+PATIENCE = 60.0
+SETTLED = 0.25
+"""Sessions that are younger, in seconds, may still be on their way."""
+
+CHURN = """
+import socket, sys, time
+sockets = []
+while True:
+    one = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+    one.connect((sys.argv[1], 7))
+    try:
+        one.send(b"x")
+    except OSError:
+        pass
+    one.close()
+    time.sleep(0.05)
+"""
+
+Keys = frozenset[str]
+
+
+class Soak:
+    """The nodes, what happens to them, and what is seen."""
+
+    def __init__(self, network: Network, cluster: Cluster, dice: random.Random) -> None:
+        self.network = network
+        self.cluster = cluster
+        self.dice = dice
+        self.lost = 0
+        self.faults: dict[str, int] = {}
+        self.convergence: list[float] = []
+
+    def keys(self, name: str) -> Keys:
+        """The sessions of a node. Lifetimes and states may differ: what exists may not."""
+        done = self.network.run(name, JSYNC, "session", "display", "--json", "--numeric")
+        rows = map(json.loads, done.stdout.splitlines())
+        return frozenset(
+            " ".join(str(row[key]) for key in ("proto", "src6", "src6_port", "src4", "src4_port"))
+            + f" {row['dst4']} {row['dst4_port']}"
+            for row in rows
+        )
+
+    def master(self) -> str:
+        """The node that has the addresses."""
+        until = time.monotonic() + PATIENCE
+        while time.monotonic() < until:
+            for name in NAT64S:
+                told = status(name)
+                if told is not None and told["role"] == "primary" and told["ready"]:
+                    return name
+            time.sleep(0.05)
+        raise AssertionError("nobody is MASTER")
+
+    def converge(self) -> float:
+        """Seconds until every node is ready and has what the MASTER has now."""
+        begin = time.monotonic()
+        wanted = self.keys(self.master())
+        missing: dict[str, int] = {}
+        while time.monotonic() - begin < PATIENCE:
+            # What has ended meanwhile is missed by nobody.
+            missing = {}
+            for name in NAT64S:
+                if not self.cluster.is_ready(name):
+                    missing[name] = -1
+                elif left := len((wanted - self.keys(name)) & self.keys(self.master())):
+                    missing[name] = left
+            if not missing:
+                return time.monotonic() - begin
+            time.sleep(0.1)
+        raise AssertionError(f"no convergence after {PATIENCE:g} s: {missing}")
+
+    def kill(self) -> None:
+        """`kill -9`: what the dead node told of must be where its addresses go."""
+        victim = self.dice.choice(NAT64S)
+        was_master = victim == self.master()
+        before = self.keys(victim)
+        time.sleep(SETTLED)
+        self.cluster.kill_daemon(victim)
+        if was_master:
+            heir = self.master()
+            gone = before - self.keys(heir)
+            self.lost += len(gone)
+        self.cluster.start_daemon(victim)
+        self.wait_ready(victim)
+
+    def stop(self) -> None:
+        """`kill -STOP` for a while, the MASTER included."""
+        victim = self.dice.choice(NAT64S)
+        before = self.keys(self.master())
+        self.cluster.signal_daemon(victim, signal.SIGSTOP)
+        time.sleep(self.dice.choice((1.0, 3.0, 10.0)))
+        self.cluster.signal_daemon(victim, signal.SIGCONT)
+        self.wait_ready(victim)
+        self.lost += len(before - self.keys(self.master()))
+
+    def cut(self) -> None:
+        """A node hears nothing, and is heard."""
+        victim = self.dice.choice(NAT64S)
+        before = self.keys(self.master())
+        scenarios.cut_off(self.network, victim)
+        time.sleep(self.dice.uniform(0.5, 4.0))
+        scenarios.reconnect(self.network, victim)
+        self.lost += len(before - self.keys(self.master()))
+
+    def wait_ready(self, name: str) -> None:
+        self.cluster.wait_ready(name)
+
+    def run(self, seconds: float) -> None:
+        """Faults one after the other, each healed before the next."""
+        acts: list[Callable[[], None]] = [self.kill, self.stop, self.cut]
+        until = time.monotonic() + seconds
+        n = 0
+        while n < len(acts) or time.monotonic() < until:
+            act = acts[n] if n < len(acts) else self.dice.choice(acts)
+            n += 1
+            time.sleep(self.dice.uniform(0.2, 1.0))
+            act()
+            self.convergence.append(self.converge())
+            self.faults[act.__name__] = self.faults.get(act.__name__, 0) + 1
+
+
+def lose(network: Network, name: str) -> None:
+    """Lose a part of what a node hears of the others."""
+    rule = f"numgen random mod 100 < {LOST_PERCENT} drop"
+    script = (
+        "add table netdev loss; add chain netdev loss ingress"
+        " { type filter hook ingress device priv priority 10; };"
+        f" add rule netdev loss ingress {rule}"
+    )
+    done = network.run(name, "nft", script)
+    assert done.returncode == 0, done.stderr
+
+
+def main(seconds: float, transport: str, seed: int) -> None:
+    isolation.require_programs()
+    isolation.enter()
+    network = Network()
+    network.build()
+    cluster = Cluster(network, synchronised=True)
+    for name in NAT64S:
+        path = MACHINES[name].run / "jsync.toml"
+        if transport != "multicast 4":
+            lines = scenarios.transport_of(name, transport)
+            path.write_text(path.read_text().replace('interface = "priv"', lines))
+        lose(network, name)
+    print(f"transport={transport!r} seconds={seconds:g} seed={seed}", flush=True)
+    with scenarios.told_in_full(cluster):
+        for name in NAT64S:
+            cluster.start(name)
+        cluster.wait_primary("J")
+        load = Load(network)
+        load.start()
+        argv = enter(network.holders["n6"], sys.executable, "-c", CHURN, N4_IN_POOL6)
+        with subprocess.Popen(argv) as churn:
+            soak = Soak(network, cluster, random.Random(seed))
+            try:
+                soak.run(seconds)
+            except ServiceError as error:
+                raise AssertionError(str(error)) from error
+            finally:
+                churn.kill()
+        since = time.monotonic()
+        time.sleep(3.0)
+        flows = load.flows()
+        broken = [flow for flow in flows if not flow.alive(since)]
+        load.finish()
+        tcp = load.wait_complete(20.0)
+        incomplete = [flow for flow in tcp if not flow.complete]
+        times = sorted(soak.convergence)
+        print(
+            f"faults={sum(soak.faults.values())}"
+            f" ({', '.join(f'{n} {name}' for name, n in soak.faults.items())})"
+            f" sessions={len(soak.keys(soak.master()))} sessions_lost={soak.lost}"
+            f" connections={len(flows)} connections_broken={len(broken) + len(incomplete)}"
+            f" convergence_median={times[len(times) // 2]:.2f}s"
+            f" convergence_longest={times[-1]:.2f}s",
+            flush=True,
+        )
+        assert broken == []
+        assert incomplete == []
+        assert soak.lost == 0
+
+
+if __name__ == "__main__":
+    main(
+        float(sys.argv[1]),
+        sys.argv[2],
+        int(sys.argv[3]) if len(sys.argv) > 3 else random.SystemRandom().randrange(1 << 32),
+    )
