@@ -211,9 +211,8 @@ def test_connections_go_over_to_jsync_and_back(
     datagram.close()
 
 
-def test_sessions_made_in_jsync_carry_traffic_in_jool(
-    world: World, jool: JoolNode, server: Server
-) -> None:
+def test_sessions_made_in_jsync_carry_traffic_in_jool(world: World, server: Server) -> None:
+    jool = world.old
     world.translate_by(world.native)
     world.native.start_jsync(SYNC)
     jool.start_jsync(SYNC)
@@ -377,7 +376,8 @@ def test_a_module_that_goes_and_comes_back_gets_its_sessions_again(
     assert jool.box.run("cat /tmp/jsync.log").count("level=warning") >= 3
 
 
-def test_another_pool4_is_followed(world: World, jool: JoolNode) -> None:
+def test_another_pool4_is_followed(world: World) -> None:
+    jool = world.new
     jool.start_jsync(SYNC)
     world.native.start_jsync(SYNC)
     wait_for(lambda: [p["mismatch"] for p in json_rows(world.native, "peers")] == [None])
