@@ -7,6 +7,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
+
+import trustme
 
 from jsync.lab import isolation
 from jsync.lab.cluster import Cluster, status
@@ -146,8 +149,31 @@ PRIVATE = {
     "tcp 6": "fd00:10::{}",
     "unicast 4": "10.0.0.{}",
     "unicast 6": "fd00:10::{}",
+    "tls 6": "fd00:10::{}",
 }
 NUMBERS = {"J": 4, "K": 5, "L": 6}
+
+
+@cache
+def authority() -> trustme.CA:
+    """Who signs the certificates of a cluster."""
+    return trustme.CA()
+
+
+def certified(name: str, address: str) -> str:
+    """Put a certificate into a node's files; the lines about it."""
+    issued = authority().issue_cert(address)
+    run = MACHINES[name].run
+    (run / "node.key").touch(mode=0o600)
+    issued.private_key_pem.write_to_path(run / "node.key")
+    issued.cert_chain_pems[0].write_to_path(run / "node.pem")
+    authority().cert_pem.write_to_path(run / "ca.pem")
+    return 'tls-certificate = "/run/node.pem"\ntls-key = "/run/node.key"\ntls-ca = "/run/ca.pem"'
+
+
+def without_key(text: str) -> str:
+    """A configuration that has certificates alone."""
+    return "".join(line for line in text.splitlines(True) if not line.startswith("key-files"))
 
 
 def transport_of(name: str, transport: str) -> str:
@@ -157,7 +183,10 @@ def transport_of(name: str, transport: str) -> str:
     own = {node: PRIVATE[transport].format(number) for node, number in NUMBERS.items()}
     peers = [address for node, address in own.items() if node != name]
     kind = transport.partition(" ")[0]
-    return f'transport = "{kind}"\nlisten = "{own[name]}"\npeers = {peers}'
+    lines = f'listen = "{own[name]}"\npeers = {peers}'
+    if kind != "tls":
+        return f'transport = "{kind}"\n{lines}'
+    return f'transport = "tcp"\n{lines}\n{certified(name, own[name])}'
 
 
 def flows_survive_with_sessions_over(transport: str) -> Scene:
@@ -167,7 +196,8 @@ def flows_survive_with_sessions_over(transport: str) -> Scene:
         for name in NAT64S:
             path = MACHINES[name].run / "jsync.toml"
             lines = transport_of(name, transport)
-            path.write_text(path.read_text().replace('interface = "priv"', lines))
+            text = path.read_text().replace('interface = "priv"', lines)
+            path.write_text(without_key(text) if "tls" in transport else text)
         flows_survive(network, cluster)
 
     scene.__name__ = f"flows_survive_with_sessions_over_{transport.replace(' ', '')}"
@@ -259,7 +289,10 @@ SCENARIOS = {
         orderly_end_hands_over,
         split_brain_heals,
         promotion_in_any_order,
-        *map(flows_survive_with_sessions_over, ("multicast 6", "tcp 4", "tcp 6", "unicast 6")),
+        *map(
+            flows_survive_with_sessions_over,
+            ("multicast 6", "tcp 4", "tcp 6", "unicast 6", "tls 6"),
+        ),
     )
 }
 
