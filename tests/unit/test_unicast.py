@@ -6,6 +6,7 @@ from io import StringIO
 
 import pytest
 import trio
+import trio.testing
 from meshes import Sink, eventually, frame_of
 
 from jsync import config
@@ -79,6 +80,14 @@ def test_frames_go_to_all_and_then_to_the_node_that_was_heard() -> None:
             await pair.sinks[node].wait_for(frame_of(1, b"to all"))
         assert frame_of(1, b"to 2") in pair.sinks[2].frames
         assert frame_of(1, b"to 2") not in pair.sinks[3].frames
+
+    run(test)
+
+
+def test_who_sends_much_lets_others_have_their_turn() -> None:
+    async def test(pair: Pair) -> None:
+        with trio.testing.assert_checkpoints():
+            await pair.transports[1].room()
 
     run(test)
 

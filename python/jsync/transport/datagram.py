@@ -124,7 +124,8 @@ class DatagramTransport:
                 return
 
     async def room(self) -> None:
-        """There always is: `send` waits for the network device."""
+        """There always is, since `send` waits for the network device; others get their turn."""
+        await trio.lowlevel.checkpoint()
 
     async def drain(self) -> None:
         """Nothing waits here: the kernel has what was sent."""
