@@ -6,7 +6,7 @@
 use super::merge::Merge;
 use super::record::{Learned, SessionRecord, Side};
 use super::session::{Session, SessionId, deadline, flag};
-use super::{Table, bib::bib_flag};
+use super::{COUNT, Table, bib::bib_flag};
 use crate::time::Time;
 
 impl Table {
@@ -42,7 +42,7 @@ impl Table {
         let slot = slot.map_or_else(|| self.create_bib(key.proto, key.src6, key.src4, false), Ok);
         let Ok(slot) = slot else { return Learned::Full.into() };
         let end = deadline(now, record.lifetime_ms);
-        let mut session = Session::new(dst4, dst_port, record.state, end, self.clock);
+        let mut session = Session::new(dst4, dst_port, record.state, end, self.clock | COUNT);
         session.set_heard(side);
         match self.insert_session(now, slot, session) {
             Ok(id) => {
@@ -83,8 +83,8 @@ impl Table {
             }
         }
         let news = session.state() != record.state || session.flags & flag::IDLE != 0;
+        self.enter_state(id, record.state);
         let session = self.arena.session_mut(id);
-        session.set_state(record.state);
         session.deadline = deadline(now, record.lifetime_ms);
         session.flags = session.flags & !flag::IDLE | flag::TOUCHED;
         session.set_heard(side);

@@ -1,7 +1,8 @@
 //! What keeps a session alive, and what notices its end.
 
+use super::merge::join;
 use super::session::{NIL, SessionId, deadline, flag};
-use super::{Table, bib::bib_flag, expiry, is_newer};
+use super::{COUNT, Table, bib::bib_flag, expiry, is_newer};
 use crate::table::State;
 use crate::time::Time;
 
@@ -33,9 +34,10 @@ impl Table {
 
     /// Changes the TCP state and gives the session `lifetime_ms` from now.
     pub fn change_state(&mut self, now: Time, id: SessionId, state: State, lifetime_ms: u32) {
-        let session = self.arena.session_mut(id);
+        let session = self.arena.session(id);
         let earlier = lifetime_ms < session.remaining_ms(now);
-        session.set_state(state);
+        self.enter_state(id, state);
+        let session = self.arena.session_mut(id);
         session.deadline = deadline(now, lifetime_ms);
         let idle = session.flags & flag::IDLE != 0;
         let cleared = flag::IDLE | flag::HEARD;
@@ -44,6 +46,19 @@ impl Table {
             self.arm(now, id);
         }
         self.mark_changed(id);
+    }
+
+    /// Changes the TCP state. One that takes back what was seen begins a generation: see
+    /// [`super::merge`].
+    pub(super) fn enter_state(&mut self, id: SessionId, state: State) {
+        let session = self.arena.session_mut(id);
+        let goes_back = join(session.state(), state) != state;
+        session.set_state(state);
+        if goes_back {
+            session.version = (session.version | COUNT).wrapping_add(1);
+            let version = session.version;
+            self.note_version(id, version);
+        }
     }
 
     /// Has the wheel look at the session when it ends. If peers have to be told that it goes on,

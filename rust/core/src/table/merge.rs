@@ -1,14 +1,19 @@
 //! Sessions that peers tell of.
 //!
-//! Of two copies of a session the one with the later version is the newer; copies of the same
-//! version are joined in the lattice of TCP states, and the longer lifetime counts. Mappings that
-//! exclude each other are ordered by the latest version of their sessions, then by their
-//! addresses. So the order in which nodes hear of sessions makes no difference.
+//! A version is a generation and, below it, a count. Of two copies of a session the one of the
+//! later generation is the newer. Within a generation the TCP state only rises: it stands for the
+//! SYNs and FINs that were seen, and copies are joined into the least state that knows what either
+//! knows, with the later count. So no half of a handshake that went through two nodes is
+//! forgotten. What goes back (a RST, the end of an established session's lifetime, a new session
+//! in place of one that ended) begins a generation.
+//!
+//! Mappings that exclude each other are ordered by the latest version of their sessions, then by
+//! their addresses. So the order in which nodes hear of sessions makes no difference.
 
 use super::bib::Bib;
 use super::record::{Learned, SessionKey, SessionRecord, State};
 use super::session::{Session, SessionId, deadline, flag};
-use super::{Table, is_newer};
+use super::{COUNT, Table, generation, is_newer};
 use crate::time::Time;
 use crate::tuple::Proto;
 
@@ -80,6 +85,13 @@ impl Table {
         if !is_newer(version, session.version) {
             return false;
         }
+        if session.flags & (flag::DIRTY | flag::LOCAL) == flag::DIRTY | flag::LOCAL {
+            // It has news that wait to be told, so the peer didn't know them: they are told in a
+            // version that the removal doesn't end.
+            session.version = version;
+            self.note_version(id, version);
+            return false;
+        }
         // The peer tells everybody; its version is what a new session has to exceed.
         session.flags &= !flag::LOCAL;
         session.version = version;
@@ -119,6 +131,7 @@ impl Table {
         );
         // The first packet that comes here is news to the peers.
         session.flags |= flag::IDLE;
+        self.follow_versions(record);
         match self.insert_session(now, slot, session) {
             Ok(id) => {
                 self.note_version(id, record.version);
@@ -142,37 +155,71 @@ impl Table {
         lifetime: u32,
     ) -> Learned {
         let session = self.arena.session_mut(id);
-        if is_newer(session.version, record.version) {
+        let (old, told) = (session.version, record.version);
+        let before = (session.state(), session.remaining_ms(now));
+        let same_generation = generation(old) == generation(told);
+        if !same_generation && is_newer(old, told) {
             return Learned::Stale;
         }
-        let newer = is_newer(record.version, session.version);
-        let state = if newer { record.state } else { join(session.state(), record.state) };
-        let before = (session.state(), session.remaining_ms(now));
-        // A newer state brings its own lifetime, which may be shorter; else the longer counts.
-        let keeps_state = state == before.0 || !newer;
-        let lifetime = if keeps_state { lifetime.max(before.1) } else { lifetime };
-        if !newer && (state, lifetime) == before {
-            return Learned::Unchanged;
+        let state = if same_generation { join(before.0, record.state) } else { record.state };
+        // Whether the peer's copy takes the place of ours; else the two are joined.
+        let newer = is_newer(told, old) && state == record.state;
+        let lifetime = if state == before.0 {
+            // The longer of two lifetimes in one state; an earlier state's says nothing.
+            if state == record.state { lifetime.max(before.1) } else { before.1 }
+        } else if state == record.state {
+            // A later state brings its own lifetime, which may be shorter.
+            lifetime
+        } else {
+            // Nobody has told of a packet in this state yet: that which led to it has come.
+            self.timeouts.of(record.key.proto, state)
+        };
+        let version = if is_newer(told, old) { told } else { old };
+        if (state, lifetime, version) == (before.0, before.1, old) {
+            let stale = state != record.state || told != old;
+            return if stale { Learned::Stale } else { Learned::Unchanged };
         }
         session.set_state(state);
         session.deadline = deadline(now, lifetime);
+        session.version = version;
         if newer {
-            session.version = record.version;
-            session.flags &= !(flag::LOCAL | flag::DIRTY | flag::TOUCHED | flag::HEARD);
-            session.flags |= flag::IDLE;
-            self.note_version(id, record.version);
+            session.flags &= !(flag::LOCAL | flag::DIRTY | flag::TOUCHED);
+        }
+        if newer || state != before.0 {
+            session.flags = session.flags & !flag::HEARD | flag::IDLE;
+        }
+        let untold = session.flags & (flag::LOCAL | flag::DIRTY) == flag::LOCAL
+            && (state, version) != (record.state, told)
+            && (state, version) != (before.0, old);
+        self.note_version(id, version);
+        if newer || state != before.0 {
             self.changes.push_bridged(&mut self.arena, id, self.sessions);
+        }
+        if untold && self.changes.tracked {
+            // Whoever hears of both copies joins them alike; the others hear of it from here.
+            self.changes.push_dirty(&mut self.arena, id, self.sessions);
         }
         if lifetime < before.1 {
             self.arm(now, id);
         }
         Learned::Applied
     }
+
+    /// Follows the versions of peers, so that of one connection's segments that go through two
+    /// nodes at once both begin in the same generation.
+    fn follow_versions(&mut self, record: &SessionRecord) {
+        let fresh =
+            record.key.proto != Proto::Tcp || matches!(record.state, State::V4Init | State::V6Init);
+        let before = (record.version & !COUNT).wrapping_sub(1);
+        if fresh && is_newer(before, self.clock | COUNT) {
+            self.clock = before;
+        }
+    }
 }
 
 /// The least state that is as far as both. Below ESTABLISHED stand V4 INIT, V6 INIT and TRANS,
 /// none before another; above it the two FIN states, and above those the last.
-fn join(a: State, b: State) -> State {
+pub(super) fn join(a: State, b: State) -> State {
     use State::*;
     let level = |state| match state {
         V4Init | V6Init | Trans => 0,

@@ -113,8 +113,8 @@ pub struct Table {
     sessions: u32,
     bibs: u32,
     bibs_created: u64,
-    /// The latest version of a session that was removed. A new one begins behind it, so that a
-    /// peer that still has the old one takes the new one for the newer.
+    /// The latest version of a session that was removed. A new one begins in the generation behind
+    /// it, so that a peer that still has the old one takes the new one for the newer.
     clock: u32,
     /// RFC 6056 §3.3.3's `next_ephemeral`.
     next_ephemeral: u64,
@@ -384,7 +384,8 @@ impl Table {
         state: State,
     ) -> Result<SessionId, Full> {
         let lifetime = self.timeouts.of(self.arena.bib(slot).proto(), state);
-        let mut session = Session::new(dst4, dst_port, state, deadline(now, lifetime), self.clock);
+        let end = deadline(now, lifetime);
+        let mut session = Session::new(dst4, dst_port, state, end, self.clock | COUNT);
         session.flags |= flag::LOCAL;
         let id = self.insert_session(now, slot, session)?;
         self.mark_changed(id);
@@ -566,6 +567,15 @@ impl Table {
             blocks.follow(&self.pool4);
         }
     }
+}
+
+/// The bits of a version that count the changes within a generation. The count runs over into the
+/// generation, which is as good: copies of the next generation take the place of all before.
+const COUNT: u32 = (1 << 12) - 1;
+
+/// The generation of a version: see [`merge`].
+fn generation(version: u32) -> u32 {
+    version & !COUNT
 }
 
 /// Whether version `a` comes after `b`, modulo 2^32.

@@ -80,8 +80,8 @@ pub struct SessionKey {
     pub dst4: Endpoint4,
 }
 
-/// A whole session. `version` grows with every change that peers are told of; of two copies the
-/// one with the later version (compared modulo 2^32) is the newer.
+/// A whole session. `version` grows with every change that peers are told of: a generation in its
+/// upper 20 bits, a count of changes below. How copies are merged is told in `table/merge.rs`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SessionRecord {
     /// Which session.

@@ -246,7 +246,9 @@ proptest! {
     /// Whatever the order, and however often each comes: peers' sessions end in one table.
     #[test]
     fn merging_is_a_join(
-        told in prop::collection::vec((0u8..4, 0..6u16, 0..3u8, 0u8..7, 0u32..4), 1..24),
+        // Versions around a step from one generation to the next, and around 2^32.
+        told in prop::collection::vec((0u8..4, 0..6u16, 0..3u8, 0u8..7, 0u32..6), 1..24),
+        origin in prop::sample::select(&[0, 4093, u32::MAX - 2][..]),
         order in prop::collection::vec(any::<prop::sample::Index>(), 24..48),
     ) {
         let record = |&(node, port, server, state, version): &(u8, u16, u8, u8, u32)| SessionRecord {
@@ -259,7 +261,7 @@ proptest! {
             },
             state: State::from_u8(state).unwrap(),
             lifetime_ms: 100_000 + u32::from(state),
-            version: version.wrapping_sub(2),
+            version: version.wrapping_add(origin),
         };
         let (mut first, mut second) = (table(100), table(100));
         for one in &told {
@@ -305,6 +307,150 @@ fn told(node: u8, port: u16, version: u32) -> SessionRecord {
         lifetime_ms: 1000,
         version,
     }
+}
+
+/// Two nodes that share their sessions, and a third that is told of all.
+#[derive(Debug)]
+struct Trio([Table; 3]);
+
+impl Trio {
+    /// All have one session, in that state.
+    fn new(state: State) -> Self {
+        let mut tables = [(); 3].map(|()| table(10));
+        tables.iter_mut().for_each(|table| table.track_changes(true));
+        let record = tcp(state, 4096);
+        tables.iter_mut().for_each(|table| {
+            table.learn(Time::ZERO, &record);
+        });
+        Self(tables)
+    }
+
+    fn step(&mut self, node: usize, state: State) {
+        let (table, key) = (&mut self.0[node], tcp(state, 0).key);
+        let id = table
+            .find6(Proto::Tcp, key.src6.addr.to_bits(), key.src6.port)
+            .and_then(|slot| table.find_session(slot, key.dst4.addr.to_bits(), key.dst4.port));
+        let lifetime = table.timeouts.of(Proto::Tcp, state);
+        table.change_state(Time::ZERO, id.unwrap(), state, lifetime);
+    }
+
+    /// What waits at each node goes to both others, twice.
+    fn exchange(&mut self) {
+        loop {
+            let told = self.0.each_mut().map(|table| {
+                core::iter::from_fn(|| table.pop_change(Time::ZERO)).collect::<Vec<_>>()
+            });
+            if told.iter().all(Vec::is_empty) {
+                break;
+            }
+            for _ in 0..2 {
+                for (from, changes) in told.iter().enumerate() {
+                    for (to, table) in self.0.iter_mut().enumerate().filter(|(to, _)| *to != from) {
+                        for change in changes {
+                            match change {
+                                Change::Upsert(record) => {
+                                    assert_ne!(
+                                        table.learn(Time::ZERO, record).learned,
+                                        Learned::Rejected,
+                                        "{to}"
+                                    );
+                                }
+                                Change::Remove(key, version) => {
+                                    table.unlearn(key, *version);
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// The state of the session, which is the same everywhere.
+    fn state(&self) -> Option<State> {
+        let all = self.0.each_ref().map(|table| records(table, Time::ZERO));
+        assert_eq!(all[0], all[1]);
+        assert_eq!(all[0], all[2]);
+        all[0].values().next().map(|&(state, _)| state)
+    }
+}
+
+fn tcp(state: State, version: u32) -> SessionRecord {
+    let key = SessionKey { proto: Proto::Tcp, ..told(1, 5000, 0).key };
+    SessionRecord { key, state, lifetime_ms: 240_000, version }
+}
+
+/// The two SYNs, or the two FINs, of a connection go through two nodes at once, one of which has
+/// more to tell of the session than the other.
+#[test]
+fn no_half_of_a_handshake_or_a_close_is_forgotten() {
+    use State::*;
+    for (start, first, second, end) in [
+        (Established, V4FinRcv, V6FinRcv, V4FinV6FinRcv),
+        (Established, V6FinRcv, V4FinRcv, V4FinV6FinRcv),
+        (V6Init, V6Init, Established, Established),
+        (V4Init, V4Init, Established, Established),
+    ] {
+        for repeats in 0..3 {
+            let mut trio = Trio::new(start);
+            trio.step(0, first);
+            for _ in 0..repeats {
+                // The other doesn't hear of these yet, the third does.
+                let Some(Change::Upsert(record)) = trio.0[0].pop_change(Time::ZERO) else {
+                    panic!()
+                };
+                trio.0[2].learn(Time::ZERO, &record);
+                trio.step(0, first);
+            }
+            trio.step(1, second);
+            trio.exchange();
+            assert_eq!(trio.state(), Some(end), "{first:?} and {second:?}, {repeats}");
+        }
+    }
+    // Two nodes that create the session at once: a simultaneous open.
+    let mut tables = [V4Init, V6Init].map(|state| {
+        let mut table = table(10);
+        table.learn(Time::ZERO, &tcp(state, 9 << 12));
+        table
+    });
+    tables[0].learn(Time::ZERO, &tcp(V6Init, 9 << 12 | 5));
+    tables[1].learn(Time::ZERO, &tcp(V4Init, 9 << 12));
+    tables[1].learn(Time::ZERO, &tcp(V6Init, 9 << 12 | 5));
+    assert_eq!(records(&tables[0], Time::ZERO), records(&tables[1], Time::ZERO));
+    assert_eq!(records(&tables[0], Time::ZERO).values().next().unwrap().0, Established);
+}
+
+/// A RST takes back what was seen; a FIN that was told late doesn't bring it back.
+#[test]
+fn a_reset_begins_a_generation() {
+    let mut trio = Trio::new(State::Established);
+    trio.step(0, State::Trans);
+    trio.step(1, State::V4FinRcv);
+    trio.exchange();
+    assert_eq!(trio.state(), Some(State::Trans));
+    trio.step(1, State::Established);
+    trio.exchange();
+    assert_eq!(trio.state(), Some(State::Established));
+}
+
+/// What waits to be told wasn't known to a peer that removes the session.
+#[test]
+fn news_that_wait_prevail_over_a_removal() {
+    let mut trio = Trio::new(State::Established);
+    // The remover has told of more changes than the other.
+    for _ in 0..3 {
+        trio.step(0, State::Established);
+        assert!(trio.0[0].pop_change(Time::ZERO).is_some());
+    }
+    trio.step(1, State::V4FinRcv);
+    let key = tcp(State::Trans, 0).key;
+    let slot = trio.0[0].find6(Proto::Tcp, key.src6.addr.to_bits(), key.src6.port).unwrap();
+    trio.0[0].remove_bib(slot);
+    let Some(Change::Remove(key, version)) = trio.0[0].pop_change(Time::ZERO) else { panic!() };
+    assert!(!trio.0[1].unlearn(&key, version));
+    assert!(trio.0[2].unlearn(&key, version));
+    trio.exchange();
+    assert_eq!(trio.state(), Some(State::V4FinRcv));
 }
 
 /// The later mapping stays, and of two equally late ones the same on every node.
