@@ -13,6 +13,7 @@ extern crate std;
 
 pub mod addr;
 pub mod config;
+pub mod mutant;
 pub mod nat64;
 pub mod node;
 pub mod packet;

@@ -19,6 +19,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 
+use jsync_core::mutant::{self, Mutant};
 use jsync_core::table::{SessionKey, State as Session};
 use jsync_core::tuple::{Endpoint4, Endpoint6, Proto};
 
@@ -142,6 +143,12 @@ pub fn play(seed: u64, follow: Option<&str>) -> Outcome {
     let mut violations = player.violations;
     violations.extend(player.cluster.violations);
     Outcome { plan: text, violations, log: player.cluster.log }
+}
+
+/// The first seed, of those below `limit`, whose schedule shows that the code has this fault.
+pub fn catches(mutant: Mutant, limit: u64) -> Option<u64> {
+    let violates = |&seed: &u64| !play(seed, None).violations.is_empty();
+    mutant::with(mutant, || (0..limit).find(violates))
 }
 
 /// The daemons that ran at a moment.

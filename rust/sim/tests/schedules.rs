@@ -1,5 +1,6 @@
 //! Random schedules, as many as a test run affords; `make sim` plays more.
 
+use jsync_core::mutant::Mutant;
 use jsync_sim::schedule;
 
 #[test]
@@ -7,6 +8,15 @@ fn invariants_hold() {
     for seed in 0..60 {
         let outcome = schedule::play(seed, None);
         assert!(outcome.violations.is_empty(), "seed {seed}: {:#?}", outcome.violations);
+    }
+}
+
+/// The invariants bite: whatever is broken on purpose shows. What each mutant breaks is told where
+/// they are defined.
+#[test]
+fn every_mutant_is_caught() {
+    for &mutant in Mutant::ALL {
+        assert!(schedule::catches(mutant, 200).is_some(), "{mutant:?}");
     }
 }
 

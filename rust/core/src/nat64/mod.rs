@@ -22,6 +22,7 @@ pub use verdict::{Stop, Verdict};
 use held::Held;
 
 use crate::config::{Config, ConfigError};
+use crate::mutant::Mutant;
 use crate::packet::{OwnedPacket, Packet};
 use crate::stats::{Counter, DropReason, Stats};
 use crate::table::fragment::Fragments;
@@ -235,6 +236,9 @@ impl Nat64 {
 
     /// Merges a peer's removal; false if the table has no such session or a later version of it.
     pub fn unlearn(&mut self, _now: Time, key: &SessionKey, version: u32) -> bool {
+        if Mutant::KeepsRemoved.is_on() {
+            return false;
+        }
         let removed = self.table.unlearn(key, version);
         if removed {
             self.stats.count(Counter::SessionsUnlearned);

@@ -4,6 +4,7 @@
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
+use crate::mutant::Mutant;
 use crate::sync::Sessions;
 use crate::sync::frame::Transmit;
 use crate::sync::message::{UPDATE_HEAD_LEN, UpdateRange};
@@ -93,6 +94,9 @@ impl Outgoing {
             if let Change::Remove(key, version) = &change {
                 on_remove(key, *version);
             }
+            if Mutant::ForgetsChanges.is_on() && self.last % 4 == 3 {
+                continue;
+            }
             record::put(&mut buf, &change);
             count += 1;
         }
@@ -100,6 +104,10 @@ impl Outgoing {
             return None;
         }
         self.last += 1;
+        if Mutant::LosesUpdates.is_on() && self.last.is_multiple_of(8) {
+            self.last -= 1;
+            return None;
+        }
         let body = Body { buf, count };
         self.keep(body.clone());
         Some(body)

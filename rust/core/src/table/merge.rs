@@ -14,6 +14,7 @@ use super::bib::Bib;
 use super::record::{Learned, SessionKey, SessionRecord, State};
 use super::session::{Session, SessionId, deadline, flag};
 use super::{COUNT, Table, generation, is_newer};
+use crate::mutant::Mutant;
 use crate::time::Time;
 use crate::tuple::Proto;
 
@@ -158,7 +159,8 @@ impl Table {
         let (old, told) = (session.version, record.version);
         let before = (session.state(), session.remaining_ms(now));
         let same_generation = generation(old) == generation(told);
-        if !same_generation && is_newer(old, told) {
+        let own = Mutant::KeepsOwnCopy.is_on() && session.flags & flag::LOCAL != 0;
+        if own || !same_generation && is_newer(old, told) {
             return Learned::Stale;
         }
         let state = if same_generation { join(before.0, record.state) } else { record.state };

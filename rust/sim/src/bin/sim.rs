@@ -3,8 +3,11 @@
 
 use std::process::ExitCode;
 
+use jsync_core::mutant::Mutant;
 use jsync_sim::schedule;
 
+/// Schedules that may be played until a mutant is caught.
+const SEARCH: u64 = 1000;
 const USAGE: &str = "usage: sim SCHEDULES [FIRST-SEED] | sim --seed SEED [--follow SESSION]";
 
 fn main() -> ExitCode {
@@ -34,8 +37,19 @@ fn play(count: u64, first: u64) -> ExitCode {
             println!("    replay: cargo run --release -p jsync-sim --bin sim -- --seed {seed}");
         }
     }
-    println!("schedules={count} violations={failed}");
-    ExitCode::from(u8::from(failed > 0))
+    let caught = Mutant::ALL.iter().filter(|&&mutant| match schedule::catches(mutant, SEARCH) {
+        Some(seed) => {
+            println!("{mutant:?}: caught by seed {seed}");
+            true
+        }
+        None => {
+            println!("{mutant:?}: not caught by {SEARCH} schedules");
+            false
+        }
+    });
+    let (caught, mutants) = (caught.count(), Mutant::ALL.len());
+    println!("schedules={count} violations={failed} mutants_caught={caught}/{mutants}");
+    ExitCode::from(u8::from(failed > 0 || caught < mutants))
 }
 
 fn replay(seed: u64, follow: Option<&str>) -> ExitCode {
