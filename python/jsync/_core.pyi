@@ -219,6 +219,9 @@ class Node:
     def pin_format(self, format: str, *, module: bool = False) -> None:
         """Take and tell datagrams of this format alone: "4.1.9", "4.1.12" or "4.1.13"."""
 
+    def tell_joolds_in(self, format: str) -> None:
+        """Tell joolds in this format, unless another one is configured; take every one."""
+
     def joolds(self) -> list[JooldStatus]:
         """Everybody heard on joold's side."""
 

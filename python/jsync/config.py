@@ -83,7 +83,8 @@ class JooldSection(Section):
     """`[joold]`; durations without a unit are milliseconds."""
 
     group: str
-    interface: str
+    # Each interface by its name, or by an address that it has.
+    interface: str | None = None
     out_interface: str | None = None
     port: int = 6400
     ttl: int = 1
@@ -157,6 +158,7 @@ class Pool4Range:
 class Settings:
     """A configuration without mistakes. Durations are milliseconds."""
 
+    # Empty if it stands in no file.
     path: str
     node: NodeSection
     # What the engine translates with; with the jool backend {} until the instance was read.
@@ -169,6 +171,8 @@ class Settings:
     # Not None with the jool backend.
     jool: JoolSection | None = None
     metrics: MetricsSection | None = None
+    # Address and port of joold's statistics, which no file has: see `jsync.jool.proxy`.
+    joold_stats: tuple[str, str] | None = None
 
     @property
     def pool6(self) -> ipaddress.IPv6Network:
@@ -548,9 +552,9 @@ def _check_joold(source: _Source, joold: JooldSection) -> None:
 
     if not _address(source, ("joold", "group"), joold.group).is_multicast:
         raise wrong("group", "is no multicast address; 239.64.64.64 or ff08::db8:64:64, say")
-    _check_interface(source, ("joold", "interface"), joold.interface)
-    if joold.out_interface is not None:
-        _check_interface(source, ("joold", "out-interface"), joold.out_interface)
+    for key, interface in (("interface", joold.interface), ("out-interface", joold.out_interface)):
+        if interface is not None and not _is_address(interface):
+            _check_interface(source, ("joold", key), interface)
     for key, value, most in (("port", joold.port, 65535), ("ttl", joold.ttl, 255)):
         if not 1 <= value <= most:
             raise wrong(key, f"{value} is outside 1 to {most}")
@@ -599,6 +603,14 @@ def _check_mesh(source: _Source, sync: SyncSection) -> None:
                     ("sync", key),
                     f'{address} is a multicast address: transport = "multicast"',
                 )
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _address(source: _Source, path: Path, text: str) -> Address:

@@ -31,11 +31,13 @@ from jsync.jool.backend import (
     lock_instance,
     make_module_json,
 )
+from jsync.jool.joold_stats import StatsServer, open_stats_sockets
 from jsync.jool.module import Module
 from jsync.keys import node_secret
 from jsync.log import Log
 from jsync.netlink import HostSide
 from jsync.netlink.dataplane import Dataplane
+from jsync.netlink.interfaces import interface_for
 from jsync.netlink.kernel import lock_device
 from jsync.toml_lines import Path
 from jsync.transport import Transport
@@ -138,14 +140,16 @@ def make_joold(settings: Settings, engine: Engine, log: Log) -> Transport | None
     joold = settings.joold
     if joold is None:
         return None
+    interface = interface_for(joold.group, joold.interface)
+    out_interface = joold.out_interface and interface_for(joold.group, joold.out_interface)
     return JooldTransport(
         engine,
         log,
         group=joold.group,
         port=joold.port,
-        interface=joold.interface,
+        interface=interface,
         ttl=joold.ttl,
-        out_interface=joold.out_interface,
+        out_interface=out_interface,
     )
 
 
@@ -165,10 +169,11 @@ class Daemon:
         changes: Changes | None = None,
         about: Callable[[], dict[str, object]] | None = None,
         metrics: socket.socket | None = None,
+        joold_stats: StatsServer | None = None,
     ) -> None:
         """With a `module` that translates, `changes` and `about` are about it.
 
-        `metrics` listens for a Prometheus server.
+        `metrics` listens for a Prometheus server, `joold_stats` answers as joold does.
         """
         self._settings = settings
         self._log = log
@@ -178,12 +183,15 @@ class Daemon:
         self._joold = joold
         self._module = module
         self._metrics = metrics
+        self._joold_stats = joold_stats
         self._role_changed = trio.Event()
         self._failover = Failover(
             alone=settings.sync is None and settings.joold is None, changed=self._on_change
         )
         self._changes = changes or Changes(settings, engine, dataplane, log)
-        self._verbs = Verbs(settings, engine, self._failover, transport, self._changes, about=about)
+        self._verbs = Verbs(
+            settings, engine, self._failover, transport, self._changes, joold=joold, about=about
+        )
         self._control = Control(self._verbs.values(), self._verbs.tables(), self._verbs.actions())
 
     async def run(self, listener: socket.socket) -> None:
@@ -197,6 +205,8 @@ class Daemon:
                 services.start_soon(self._drain_engine)
                 if self._metrics is not None:
                     services.start_soon(self._serve_metrics, self._metrics)
+                if self._joold_stats is not None:
+                    services.start_soon(self._joold_stats.run)
                 if self._transport is not None:
                     services.start_soon(self._transport.run)
                 if self._joold is not None:
@@ -265,6 +275,9 @@ class Daemon:
     async def _reload(self) -> None:
         if self._verbs.state != "running":
             self._log.warning("not reloaded: the daemon is " + self._verbs.state)
+            return
+        if not self._settings.path:
+            self._log.warning("not reloaded: there is no file, only the command's options")
             return
         try:
             new = config.load(self._settings.path)
@@ -393,7 +406,7 @@ def run_settings(settings: Settings, log: Log) -> None:
         make = _make_native if settings.jool is None else _make_jool
         daemon = make(settings, log, stack)
         listener = stack.enter_context(listening(settings.node.control))
-        log.info("starting", node=settings.node.name, config=settings.path)
+        log.info("starting", node=settings.node.name, config=settings.path or "options")
         try:
             trio.run(daemon.run, listener)
         except* Failure as failures:
@@ -421,14 +434,22 @@ def _make_jool(settings: Settings, log: Log, stack: ExitStack) -> Daemon:
     module = Module(settings.jool.instance)
     stack.callback(module.close)
     engine, host = JoolEngine(settings, module, make_node), NoHost()
+    joold = make_joold(settings, engine, log)
+    joold_stats = None
+    if settings.joold_stats is not None and joold is not None:
+        sockets = open_stats_sockets(*settings.joold_stats)
+        for opened in sockets:
+            stack.enter_context(opened)
+        joold_stats = StatsServer(sockets, engine.stats_of_stream, joold.stats)
     return Daemon(
         settings,
         log,
         engine=engine,
         dataplane=host,
         transport=make_transport(settings, engine, log),
-        joold=make_joold(settings, engine, log),
+        joold=joold,
         metrics=_metrics_listener(settings, stack),
+        joold_stats=joold_stats,
         module=ModuleLink(engine, settings.jool, log),
         changes=JoolChanges(settings, engine, host, log),
         about=engine.about,

@@ -28,13 +28,15 @@ class Verbs:
         transport: Transport | None,
         changes: Changes,
         *,
+        joold: Transport | None = None,
         about: Callable[[], dict[str, object]] | None = None,
     ) -> None:
-        """`about` tells of the translator, if that isn't the engine itself."""
+        """`joold` leads to joolds; `about` tells of the translator if that isn't the engine."""
         self._settings = settings
         self._engine = engine
         self._failover = failover
         self._transport = transport
+        self._joold = joold
         self._changes = changes
         self._about = about or self._about_engine
         self.state = "starting"
@@ -172,20 +174,16 @@ class Verbs:
     def stats(self, arguments: Arguments) -> object:
         """`stats display`."""
         rows = [{"name": n, "help": h, "value": v} for n, h, v in self._engine.stats()]
-        if self._transport is not None:
-            helps = {
-                "frames_sent": "Frames handed to the private network",
-                "frames_received": "Frames received from the private network",
-                "frames_refused": "Frames received and not taken: see the counters of frames",
-                "send_drops": "Frames that the private network or a peer did not take",
-                "receive_drops": "Datagrams dropped by the kernel: no frames, or too many at once",
-                "connections_refused": "Connections cut off before an authentic frame came",
-                "reconnects": "Times that a socket or a connection was lost",
-            }
-            rows += [
-                {"name": f"transport_{name}", "help": helps[name], "value": value}
-                for name, value in asdict(self._transport.stats).items()
-            ]
+        for prefix, transport, helps in (
+            ("transport", self._transport, _TRANSPORT_HELP),
+            ("joold_group", self._joold, _GROUP_HELP),
+        ):
+            if transport is not None:
+                values = asdict(transport.stats)
+                rows += [
+                    {"name": f"{prefix}_{name}", "help": help, "value": values[name]}
+                    for name, help in helps.items()
+                ]
         return rows
 
     async def advertise(self, arguments: Arguments) -> object:
@@ -210,6 +208,28 @@ class Verbs:
     def bib(self, arguments: Arguments) -> Iterator[list[Any]]:
         """`bib display`."""
         yield from _pages(self._engine.bib, arguments)
+
+
+_TRANSPORT_HELP = {
+    "frames_sent": "Frames handed to the private network",
+    "bytes_sent": "Bytes of frames handed to the private network",
+    "frames_received": "Frames received from the private network",
+    "bytes_received": "Bytes of frames received from the private network",
+    "frames_refused": "Frames received and not taken: see the counters of frames",
+    "send_drops": "Frames that the private network or a peer did not take",
+    "receive_drops": "Datagrams dropped by the kernel: no frames, or too many at once",
+    "connections_refused": "Connections cut off before an authentic frame came",
+    "reconnects": "Times that a socket or a connection was lost",
+}
+_GROUP_HELP = {
+    "frames_sent": "Datagrams handed to the network of the joolds",
+    "bytes_sent": "Bytes of datagrams handed to the network of the joolds",
+    "frames_received": "Datagrams received from the network of the joolds",
+    "bytes_received": "Bytes of datagrams received from the network of the joolds",
+    "send_drops": "Datagrams that the network of the joolds did not take",
+    "receive_drops": "Datagrams of joolds dropped by the kernel: too many at once",
+    "reconnects": "Times that the socket in the joolds' group was lost",
+}
 
 
 def _pages(read: Any, arguments: Arguments) -> Iterator[list[Any]]:

@@ -12,14 +12,15 @@ COMMANDS = {
     "daemon": ("jsync.cli.daemon", "run a node: the NAT64 and the exchange of its sessions"),
     "check": ("jsync.cli.check", "exit with 0 if the node may become MASTER (keepalived's script)"),
     "notify": ("jsync.cli.notify", "tell the daemon a state of keepalived's"),
-    "session": ("jsync.cli.session", "display the sessions"),
+    "session": ("jsync.cli.session", "display or advertise the sessions, or be a proxy of Jool's"),
     "bib": ("jsync.cli.bib", "display, add or remove mappings of the BIB"),
     "pool4": ("jsync.cli.pool4", "display, add, remove or flush the pool of IPv4 addresses"),
     "global": ("jsync.cli.globals", "display or update the options of the translator"),
     "stats": ("jsync.cli.stats", "display the counters"),
     "instance": ("jsync.cli.instance", "show what the node is doing"),
     "peers": ("jsync.cli.peers", "show the other nodes of the cluster"),
-    "config": ("jsync.cli.config", "check a configuration file, or show it with its defaults"),
+    "config": ("jsync.cli.config", "check, show, or import a configuration file"),
+    "joold": ("jsync.cli.joold", "synchronise an instance of Jool's in the place of joold"),
     "decode": ("jsync.cli.decode", "print the sessions in captured datagrams of joold's"),
     "key": ("jsync.cli.key", "generate the key that the nodes of a cluster share"),
     "keepalived": ("jsync.cli.keepalived", "write a configuration for keepalived"),
@@ -48,6 +49,8 @@ def usage() -> str:
 def main() -> int:
     """Run the command of `sys.argv`; its exit status."""
     arguments = sys.argv[1:]
+    if len(arguments) > 2 and arguments[0] in {"-i", "--instance"}:  # where Jool's client has it
+        arguments = [arguments[2], "--instance", arguments[1], *arguments[3:]]
     if not arguments or arguments[0] in {"-h", "--help", "help"}:
         print(usage())
         return 0 if arguments else USAGE

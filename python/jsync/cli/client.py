@@ -37,7 +37,7 @@ def split_target(arguments: "list[str]", usage: str) -> "tuple[Target, list[str]
     words = iter(arguments)
     for word in words:
         name, is_joined, value = word.partition("=")
-        if name in {"--control", "-i"}:
+        if name in {"--control", "-i", "--instance"}:
             value = value if is_joined else next(words, "")
             setattr(target, "control" if name == "--control" else "instance", value)
             if not value:

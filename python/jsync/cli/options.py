@@ -27,6 +27,7 @@ class Parser(argparse.ArgumentParser):
         )
         self.add_argument(
             "-i",
+            "--instance",
             dest="instance",
             metavar="NAME",
             default=argparse.SUPPRESS,

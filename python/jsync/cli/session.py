@@ -23,13 +23,19 @@ COLUMNS = (
 
 
 def run(arguments: list[str]) -> int:
-    """Display the sessions."""
+    """Display the sessions, or do what else there is to do with them."""
+    if "proxy" in arguments:  # `-i` has another meaning behind it
+        from jsync.cli import proxy
+
+        at = arguments.index("proxy")
+        return proxy.run(arguments[:at], arguments[at + 1 :])
     commands = parser("session", "The sessions of the translator.")
     verbs = commands.add_subparsers(dest="verb", required=True)
     display = verbs.add_parser("display", help="all sessions, or those of some protocols")
     tables.add_options(display)
     tables.add_protocols(display)
     verbs.add_parser("advertise", help="tell joolds every session")
+    verbs.add_parser("proxy", help="exchange those of Jool's kernel module, as Jool's proxy does")
     options = commands.parse_args(arguments)
     if options.verb == "advertise":
         ask_one(options, "session", "advertise")

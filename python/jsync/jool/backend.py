@@ -73,6 +73,8 @@ class JoolEngine:
         else:
             changed = _follow(node, nat64)
         node.pin_format(instance.format, module=True)
+        # As joold would: without a format of its own, the group gets the module's.
+        node.tell_joolds_in(instance.format)
         return changed
 
     def attach(self, device: str, *, persistent: bool) -> None:
@@ -248,6 +250,7 @@ _HELP = {
     "overruns": "Times that the kernel dropped batches since the daemon was too slow to read them",
     "resynchronisations": "Times that the module's whole table was read",
     "reconnects": "Times that the module or its instance went away",
+    "bytes_received": "Bytes of sessions that the kernel module told",
 }
 
 

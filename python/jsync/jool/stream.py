@@ -62,6 +62,8 @@ class StreamStats:
     """Times that the module's whole table was read."""
     reconnects: int = 0
     """Times that the module or its instance went away."""
+    bytes_received: int = 0
+    """Of sessions that the module told."""
 
 
 def open_stream(instance: Instance) -> socket.socket:
@@ -135,6 +137,7 @@ class Stream:
                     batches.append((_FROM, batch))
             if batches:
                 self._stats.batches_received += len(batches)
+                self._stats.bytes_received += sum(len(batch) for _, batch in batches)
                 taken = self._sink.receive_datagrams(batches, module=True)
                 self._stats.batches_refused += taken.count(False)
             await trio.lowlevel.checkpoint()

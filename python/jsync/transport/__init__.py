@@ -18,7 +18,10 @@ class TransportStats:
     """Counters of a transport, since its start."""
 
     frames_sent: int = 0
+    bytes_sent: int = 0
+    """Of frames, without the headers of the network."""
     frames_received: int = 0
+    bytes_received: int = 0
     frames_refused: int = 0
     """Received, and not taken by the engine: unauthenticated, replayed, of another cluster."""
     send_drops: int = 0

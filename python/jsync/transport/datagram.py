@@ -121,6 +121,7 @@ class DatagramTransport:
                 return
             else:
                 self.stats.frames_sent += 1
+                self.stats.bytes_sent += len(frame)
                 return
 
     async def room(self) -> None:
@@ -165,6 +166,7 @@ class DatagramTransport:
                 if not datagrams:
                     break
                 self.stats.frames_received += len(datagrams)
+                self.stats.bytes_received += sum(len(payload) for _, payload in datagrams)
                 self.stats.frames_refused += self._deliver(datagrams)
                 datagrams.clear()
                 await trio.lowlevel.checkpoint()

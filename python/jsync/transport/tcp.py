@@ -198,6 +198,7 @@ class TcpTransport:
             if connection.queue.put(frame):
                 reached = True
                 self.stats.frames_sent += 1
+                self.stats.bytes_sent += len(frame)
             else:
                 connection.why = "too slow"
                 connection.scope.cancel()
@@ -427,8 +428,9 @@ class TcpTransport:
                 return
             if not frames:
                 continue
-            for sender in self._sink.receive_frames(frames):
+            for frame, sender in zip(frames, self._sink.receive_frames(frames), strict=True):
                 self.stats.frames_received += 1
+                self.stats.bytes_received += len(frame)
                 if sender == 0:
                     refusals += 1
                     self.stats.frames_refused += 1

@@ -109,6 +109,13 @@ impl Node {
         }
     }
 
+    /// Tells joolds in that format, unless another one is configured.
+    pub fn tell_joolds_in(&mut self, format: Format) {
+        if let Some(bridge) = &mut self.bridges[Side::Joolds as usize] {
+            bridge.tell_in(format);
+        }
+    }
+
     /// Everybody heard over a bridge.
     pub fn talkers(&self, side: Side) -> impl Iterator<Item = (IpAddr, Talker)> + '_ {
         self.bridges[side as usize].iter().flat_map(Bridge::talkers)

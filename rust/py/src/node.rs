@@ -147,6 +147,12 @@ impl Node {
         Ok(())
     }
 
+    fn tell_joolds_in(&self, py: Python<'_>, format: &str) -> Result<(), Error> {
+        let format = parse_format(format)?;
+        py.detach(|| self.driver.update(|driven, _| driven.node.tell_joolds_in(format)));
+        Ok(())
+    }
+
     fn joolds(&self, py: Python<'_>) -> Vec<Joold> {
         py.detach(|| {
             let now = jsync_io::now();

@@ -185,6 +185,11 @@ impl Bridge {
         (self.pinned, self.format) = (Some(format), Some(format));
     }
 
+    /// Tells in this format, unless another one is configured, and goes on to take every one.
+    pub fn tell_in(&mut self, format: Format) {
+        self.format = self.pinned.or(Some(format));
+    }
+
     /// The format that is told in, once it is known.
     pub fn format(&self) -> Option<Format> {
         self.format
