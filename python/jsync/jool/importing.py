@@ -14,6 +14,7 @@ from jsync.errors import USAGE, Failure
 from jsync.jool.files import (
     File,
     Group,
+    Pairs,
     instance_name,
     net_group,
     read,
@@ -110,7 +111,7 @@ def _timeout(value: object) -> str:
 
 
 def _plateaus(value: object) -> list[int]:
-    if not isinstance(value, list):
+    if isinstance(value, Pairs) or not isinstance(value, list):
         raise ValueError("is no list")
     return [_integer(size, 65_535) for size in value]
 
@@ -316,7 +317,7 @@ def _deadline(file: File | None, backend: Backend) -> int | None:
 
 def _entries(file: File, tag: str, known: set[str], needed: set[str]) -> Iterator[dict[str, Any]]:
     values = file.tags.get(tag, [])
-    if isinstance(values, dict) or not isinstance(values, list):
+    if isinstance(values, Pairs) or not isinstance(values, list):
         raise file.wrong(tag, "is no list")
     for index, value in enumerate(values):
         where = f"{file.path}: {tag}[{index}]"
