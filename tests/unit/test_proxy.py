@@ -2,6 +2,8 @@
 
 import json
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -152,3 +154,30 @@ def test_any_datagram_is_answered_with_the_statistics() -> None:
     finally:
         for one in sockets:
             one.close()
+
+
+def test_the_command_waits_for_the_module_and_answers_meanwhile(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as free:
+        free.bind(("::1", 0))
+        port = free.getsockname()[1]
+    words = f"-i jsync-test session proxy 239.64.64.64 -i lo -o lo --stats.port={port}"
+    command = [sys.executable, "-c", "import jsync.cli; raise SystemExit(jsync.cli.main())"]
+    with subprocess.Popen(
+        [*command, *words.split(), f"--control={tmp_path}/s"], stderr=subprocess.PIPE, text=True
+    ) as proxy:
+        assert proxy.stderr is not None
+        try:
+            log = ""
+            while "Jool" not in log:  # it isn't loaded here, or has no such instance
+                line = proxy.stderr.readline()
+                assert line, log
+                log += line
+            with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as asker:
+                asker.settimeout(5)
+                asker.sendto(b"\n", ("::1", port))
+                assert asker.recv(4096).startswith(b"KERNEL_SENT_PKTS,0\n")
+            proxy.terminate()
+            assert "message=ended" in proxy.stderr.read()
+            assert proxy.wait(5) == 0
+        finally:
+            proxy.kill()
