@@ -386,3 +386,13 @@ def test_a_reader_that_has_enough_is_no_error(daemon: Daemon) -> None:
     )
     assert done.stdout == "T"
     assert done.stderr == ""
+
+
+def test_the_examples_of_the_help_are_commands_that_work(jsync: Jsync, daemon: Daemon) -> None:
+    from jsync.cli.options import EXAMPLES
+
+    for examples in EXAMPLES.values():
+        for example in examples:
+            if example != "session advertise":  # which this daemon doesn't know
+                status, _, err = jsync(*example.split())
+                assert (status, err) == (0, ""), example

@@ -35,6 +35,31 @@ class Parser(argparse.ArgumentParser):
         )
 
 
+EXAMPLES = {
+    "session": ("session display --tcp --numeric", "session display --csv", "session advertise"),
+    "bib": (
+        "bib display --numeric",
+        "bib add --tcp 2001:db8::8#80 192.0.2.1#61001",
+        "bib remove --tcp 2001:db8::8#80",
+    ),
+    "pool4": (
+        "pool4 display",
+        "pool4 add 192.0.2.2 61001-65535",
+        "pool4 remove --udp 192.0.2.2 61001-65535",
+    ),
+    "global": ("global display", "global update udp-timeout 0:10:00"),
+    "stats": ("stats display --explain", "stats display --all --csv"),
+    "instance": ("instance status", "instance status --json"),
+    "peers": ("peers", "peers --json"),
+}
+
+
 def parser(command: str, description: str) -> Parser:
     """The parser of a command."""
-    return Parser(prog=f"jsync {command}", description=description)
+    lines = [f"  jsync {words}" for words in EXAMPLES.get(command, ())]
+    return Parser(
+        prog=f"jsync {command}",
+        description=description,
+        epilog="\n".join(["examples:", *lines]) if lines else None,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
