@@ -259,6 +259,24 @@ def test_a_new_joold_is_told_the_whole_table_in_its_format() -> None:
     assert all(0 < row["expires_ms"] <= 200_000 for row in told)
 
 
+def test_joolds_are_told_in_the_format_that_is_the_modules_and_heard_in_every_one() -> None:
+    node = make_node()
+    node.tell_joolds_in("4.1.13")
+    (datagram,) = _core.encode_joold([session()], "4.1.9")
+    assert node.receive_datagrams([("192.0.2.77", datagram)]) == [True]
+    told: list[bytes] = []
+
+    def is_told() -> bool:
+        told.extend(node.take_datagrams())
+        return bool(told)
+
+    wait_for(is_told)
+    assert {_core.decode_joold(datagram)[0] for datagram in told} == {"4.1.13"}
+    pinned = make_node(format="4.1.12")
+    pinned.tell_joolds_in("4.1.13")
+    assert pinned.receive_datagrams([("192.0.2.77", datagram)]) == [False]
+
+
 def test_what_joold_tells_is_not_told_back() -> None:
     node = make_node(format="4.1.13")
     wait_for(lambda: node.status()["ready"])
