@@ -77,6 +77,7 @@ class SyncSection(Section):
     acked_timeout: Duration | None = None
     pull: bool | None = None
     pull_timeout: Duration | None = None
+    allow_mismatch: list[Literal["pool6", "pool4", "bib", "timeouts", "filtering"]] = []
 
 
 class JooldSection(Section):
@@ -201,6 +202,7 @@ class Settings:
             "plaintext": self.sync.plaintext or not self.sync.key_files,
             "durability": self.sync.durability,
             "pull": self.sync.pull,
+            "allow-mismatch": self.sync.allow_mismatch,
         }
         for key in SYNC_DURATIONS:
             value = getattr(self.sync, key.replace("-", "_"))

@@ -52,7 +52,8 @@ def test_what_is_not_said_has_defaults() -> None:
 
 def test_the_engine_takes_both_parts() -> None:
     text = CLUSTER + 'hello-interval = "0.1s"\ndead-interval = 300\n'
-    text += 'durability = "acked"\npull-timeout = "80ms"\n[nat64.global]\n'
+    text += 'durability = "acked"\npull-timeout = "80ms"\n'
+    text += 'allow-mismatch = ["timeouts"]\n[nat64.global]\n'
     settings = parse(text + 'tcp-est-timeout = "2:00:05"\nudp-timeout = 300\n')
     nat64 = json.loads(settings.nat64_json())
     assert nat64["global"] == {"tcp-est-timeout": 7_205_000, "udp-timeout": 300_000}
@@ -65,6 +66,7 @@ def test_the_engine_takes_both_parts() -> None:
         "plaintext": False,
         "durability": "acked",
         "pull": None,
+        "allow-mismatch": ["timeouts"],
         "pull-timeout": 80,
         "hello-interval": 100,
         "dead-interval": 300,

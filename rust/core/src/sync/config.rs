@@ -2,10 +2,12 @@
 
 use alloc::format;
 use alloc::string::{String, ToString};
+use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
 use crate::config::ConfigError;
+use crate::sync::digest::Field;
 use crate::sync::frame::{HEADER_LEN, TAG_LEN};
 
 /// The smallest `max-frame`: room for a header, a tag and a HELLO that greets one peer.
@@ -51,6 +53,9 @@ pub struct SyncConfig {
     /// The largest frame in bytes, all told: what the transport carries without fragments.
     #[serde(default = "max_frame")]
     pub max_frame: u16,
+    /// Parts of the configuration in which peers may differ and are synchronised with all the same.
+    #[serde(default)]
+    pub allow_mismatch: Vec<Field>,
     /// Frames are neither encrypted nor authenticated.
     #[serde(default)]
     pub plaintext: bool,
@@ -114,6 +119,7 @@ impl SyncConfig {
             acked_timeout: acked_timeout(),
             pull: None,
             pull_timeout: pull_timeout(),
+            allow_mismatch: Vec::new(),
         }
     }
 

@@ -4,12 +4,14 @@ use alloc::string::ToString;
 use alloc::vec::Vec;
 use core::fmt;
 
+use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::config::Config;
 
 /// A part of the configuration that must be the same on every node of a cluster.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 #[repr(u8)]
 pub enum Field {
     /// pool6.
@@ -95,9 +97,10 @@ impl Digests {
         }
     }
 
-    /// The first field in which `other` differs.
-    pub fn differs(&self, other: &Self) -> Option<Field> {
-        Field::ALL.iter().copied().find(|&field| self.of(field) != other.of(field))
+    /// The first field in which `other` differs and isn't `allowed` to.
+    pub fn differs(&self, other: &Self, allowed: &[Field]) -> Option<Field> {
+        let mut fields = Field::ALL.iter().copied().filter(|field| !allowed.contains(field));
+        fields.find(|&field| self.of(field) != other.of(field))
     }
 }
 
@@ -131,15 +134,18 @@ mod tests {
     #[test]
     fn names_the_field_that_differs() {
         let ours = Digests::new(&config(&["192.0.2.1", "192.0.2.2"]));
-        assert_eq!(ours.differs(&Digests::new(&config(&["192.0.2.2", "192.0.2.1"]))), None);
-        assert_eq!(ours.differs(&Digests::new(&config(&["192.0.2.1"]))), Some(Field::Pool4));
+        assert_eq!(ours.differs(&Digests::new(&config(&["192.0.2.2", "192.0.2.1"])), &[]), None);
+        assert_eq!(ours.differs(&Digests::new(&config(&["192.0.2.1"])), &[]), Some(Field::Pool4));
         let mut slices = config(&["192.0.2.1", "192.0.2.2"]);
         slices.pool4[1].node = Some(2);
-        assert_eq!(ours.differs(&Digests::new(&slices)), Some(Field::Pool4));
+        assert_eq!(ours.differs(&Digests::new(&slices), &[]), Some(Field::Pool4));
         let mut other = config(&["192.0.2.1", "192.0.2.2"]);
         other.global.udp_timeout += 1;
-        assert_eq!(ours.differs(&Digests::new(&other)), Some(Field::Timeouts));
+        assert_eq!(ours.differs(&Digests::new(&other), &[]), Some(Field::Timeouts));
+        let ours_but_timeouts = Digests::new(&other);
+        assert_eq!(ours.differs(&ours_but_timeouts, &[Field::Pool4, Field::Timeouts]), None);
+        assert_eq!(ours.differs(&ours_but_timeouts, &[Field::Pool4]), Some(Field::Timeouts));
         other.pool6 = "2001:db8::/96".parse().unwrap();
-        assert_eq!(ours.differs(&Digests::new(&other)), Some(Field::Pool6));
+        assert_eq!(ours.differs(&Digests::new(&other), &[]), Some(Field::Pool6));
     }
 }

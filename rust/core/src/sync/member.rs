@@ -376,7 +376,7 @@ impl Sync {
     /// A HELLO of a believed incarnation; the `first` one is what made it so.
     fn hello(&mut self, now: Time, node: u16, hello: &Hello, first: bool) {
         let greeting = self.greeting_to_us(hello);
-        let differs = self.digests.differs(&hello.digests);
+        let differs = self.digests.differs(&hello.digests, &self.config.allow_mismatch);
         let moved = self.step(node, if differs.is_some() { Input::Differs } else { Input::Agrees });
         let Some(known) = self.peers.known_mut(node) else {
             return;
