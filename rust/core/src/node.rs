@@ -36,10 +36,13 @@ impl Node {
     /// # Errors
     /// What [`Config::validate`] and [`SyncConfig::validate`] refuse.
     pub fn new(
-        config: Config,
+        mut config: Config,
         sync: Option<SyncConfig>,
         secret: &[u8; 32],
     ) -> Result<Self, ConfigError> {
+        if let Some(sync) = &sync {
+            config.node = sync.node;
+        }
         let nat64 = Nat64::new(config, secret)?;
         let sync = sync.map(|config| Sync::new(config, nat64.config(), secret)).transpose()?;
         Ok(Self { nat64, sync, bridges: [None, None] })

@@ -54,6 +54,9 @@ pub struct Setup {
     pub nat64: Config,
     /// That of synchronisation, but for node and epoch.
     pub sync: SyncConfig,
+    /// Whether routers spread packets over all nodes that are ready, each by chance, whatever
+    /// connection it belongs to. Else VRRP gives all to one.
+    pub ecmp: bool,
     /// Whether the machines' clocks differ, in time and in speed.
     pub skewed: bool,
     /// How hosts write on connections that they accepted.
@@ -87,6 +90,7 @@ impl Setup {
             synchronised: true,
             nat64,
             sync: SyncConfig::new(1, "sample", 1),
+            ecmp: false,
             skewed: false,
             serves: Pace { interval: millis(50), chunk: 200 },
             seed,
@@ -164,6 +168,7 @@ pub struct Cluster {
     agenda: Agenda<Event>,
     machines: Vec<Machine>,
     places: [Place; 2],
+    ecmp: bool,
     rng: Rng,
     spins: u32,
 }
@@ -206,6 +211,7 @@ impl Cluster {
             agenda,
             machines,
             places,
+            ecmp: setup.ecmp,
             rng,
             spins: 0,
         })
@@ -474,7 +480,16 @@ impl Cluster {
     fn drain_host(&mut self, side: Side) {
         let place = &mut self.places[side as usize];
         while let Some(packet) = place.host.poll_packet() {
-            let Some(gateway) = place.gateway.filter(|_| !self.rng.chance(self.packet_loss)) else {
+            let gateway = match self.ecmp {
+                // A link that goes down takes its route away at once.
+                true => {
+                    let able: Vec<_> =
+                        (0..self.machines.len()).filter(|&m| self.machines[m].able()).collect();
+                    (!able.is_empty()).then(|| able[self.rng.index(able.len())])
+                }
+                false => place.gateway,
+            };
+            let Some(gateway) = gateway.filter(|_| !self.rng.chance(self.packet_loss)) else {
                 continue;
             };
             self.agenda.plan(self.now + LAN_DELAY, Event::ToMachine(gateway, packet));

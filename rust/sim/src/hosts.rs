@@ -129,6 +129,22 @@ impl Host {
         self.open_requests(now, local, remote, pace, false)
     }
 
+    /// Sends `n` requests of `chunk` bytes of a new UDP flow at once, and no more; its key.
+    pub fn burst_udp(
+        &mut self,
+        now: Micros,
+        local: SocketAddr,
+        remote: SocketAddr,
+        n: u32,
+        chunk: usize,
+    ) -> u64 {
+        let key = self.open_requests(now, local, remote, Pace { interval: 1, chunk }, false);
+        let index = self.requests.len() - 1;
+        (1..n).for_each(|_| self.send_request(now, index));
+        self.requests[index].next_at = None;
+        key
+    }
+
     /// Opens a series of pings with the identifier `id`; its key.
     pub fn ping(&mut self, now: Micros, local: IpAddr, remote: IpAddr, id: u16, pace: Pace) -> u64 {
         let (local, remote) = (SocketAddr::new(local, id), SocketAddr::new(remote, id));

@@ -11,6 +11,7 @@ pub mod datagram;
 pub mod flow;
 pub mod hosts;
 pub mod machine;
+pub mod modes;
 pub mod network;
 pub mod rng;
 pub mod schedule;

@@ -66,6 +66,7 @@ pub struct Machine {
     clock: Clock,
     nat64: Config,
     sync: Option<SyncConfig>,
+    ecmp: bool,
     rng: Rng,
 }
 
@@ -88,6 +89,7 @@ impl Machine {
             clock,
             nat64: setup.nat64.clone(),
             sync: setup.synchronised.then(|| SyncConfig { node: id, ..setup.sync.clone() }),
+            ecmp: setup.ecmp,
             rng,
         }
     }
@@ -187,7 +189,8 @@ impl Machine {
     /// Takes a packet that a host sent to the virtual addresses. Where there is no translator to
     /// take it, it is lost: blackhole routes keep the machine's own stack from answering.
     pub(crate) fn handle_packet(&mut self, now: Micros, bytes: &[u8], outbox: &mut Outbox) {
-        if !self.plugged || self.role() != Role::Master || !self.runs() {
+        let routed = self.ecmp || self.role() == Role::Master;
+        if !self.plugged || !routed || !self.runs() {
             return;
         }
         let mut buf = vec![0; HEADROOM];
@@ -255,15 +258,10 @@ impl Machine {
         let time = self.clock.read(now);
         let Some(daemon) = &mut self.daemon else { return };
         act(time, daemon);
-        while let Some(packet) = daemon.node.poll_packet() {
-            outbox.packets.push(packet.bytes);
-            if outbox.packets.len() > DRAIN_LIMIT {
-                outbox.violations.push("floods with packets".to_string());
-                break;
-            }
-        }
+        let mut sent = None;
         while let Some(transmit) = daemon.node.poll_transmit(time) {
             let Some(keyring) = &daemon.keyring else { break };
+            sent = Some(transmit.header().seq);
             let frame = keyring.seal(transmit);
             let most = self.sync.as_ref().map_or(0, |sync| usize::from(sync.max_frame));
             if frame.len() > most {
@@ -272,6 +270,16 @@ impl Machine {
             outbox.frames.push(frame);
             if outbox.frames.len() > DRAIN_LIMIT {
                 outbox.violations.push("floods with frames".to_string());
+                break;
+            }
+        }
+        if let Some(seq) = sent {
+            daemon.node.handle_sent(time, seq);
+        }
+        while let Some(packet) = daemon.node.poll_packet() {
+            outbox.packets.push(packet.bytes);
+            if outbox.packets.len() > DRAIN_LIMIT {
+                outbox.violations.push("floods with packets".to_string());
                 break;
             }
         }

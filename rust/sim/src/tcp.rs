@@ -65,6 +65,8 @@ pub struct Tcp {
     /// Bytes that arrived in their place and are wrong.
     pub corrupt: u64,
     state: State,
+    opened: Micros,
+    established: Option<Micros>,
     pace: Pace,
     opener: bool,
     iss: u32,
@@ -131,6 +133,8 @@ impl Tcp {
             received: Progress::new(now),
             corrupt: 0,
             state,
+            opened: now,
+            established: None,
             pace,
             opener: false,
             iss,
@@ -152,6 +156,11 @@ impl Tcp {
     /// Where it stands.
     pub fn state(&self) -> State {
         self.state
+    }
+
+    /// How long it took to establish it, if it was.
+    pub fn opening_time(&self) -> Option<Micros> {
+        Some(self.established? - self.opened)
     }
 
     /// Bytes that were written here.
@@ -277,6 +286,7 @@ impl Tcp {
 
     fn establish(&mut self, now: Micros) {
         self.state = State::Established;
+        self.established = Some(now);
         self.received.last = now;
         self.rto = MIN_RTO;
         self.retries = 0;

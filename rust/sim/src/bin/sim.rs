@@ -1,14 +1,16 @@
 //! `sim N` plays N random schedules, `sim --seed S` plays one and tells all that happens; with
 //! `--follow TEXT` also what becomes of the sessions that contain the text, say `#20001`.
+//! `sim modes` shows what connections notice of active/active in each mode.
 
 use std::process::ExitCode;
 
 use jsync_core::mutant::Mutant;
-use jsync_sim::schedule;
+use jsync_sim::{modes, schedule};
 
 /// Schedules that may be played until a mutant is caught.
 const SEARCH: u64 = 1000;
-const USAGE: &str = "usage: sim SCHEDULES [FIRST-SEED] | sim --seed SEED [--follow SESSION]";
+const USAGE: &str = "usage: sim SCHEDULES [FIRST-SEED] | sim --seed SEED [--follow SESSION] | \
+    sim modes [SEED]";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -17,6 +19,8 @@ fn main() -> ExitCode {
     match *arguments {
         ["--seed", seed] => number(seed).map(|seed| replay(seed, None)),
         ["--seed", seed, "--follow", text] => number(seed).map(|seed| replay(seed, Some(text))),
+        ["modes"] => Some(show_modes(0)),
+        ["modes", seed] => number(seed).map(show_modes),
         [count] => number(count).map(|count| play(count, 0)),
         [count, first] => number(count).zip(number(first)).map(|(count, first)| play(count, first)),
         _ => None,
@@ -25,6 +29,14 @@ fn main() -> ExitCode {
         eprintln!("{USAGE}");
         ExitCode::from(2)
     })
+}
+
+fn show_modes(seed: u64) -> ExitCode {
+    let rows: Vec<_> =
+        modes::all().into_iter().map(|mode| (mode, modes::play(mode, seed))).collect();
+    print!("{}", modes::table(&rows));
+    let violated = rows.iter().any(|(_, figures)| !figures.violations.is_empty());
+    ExitCode::from(u8::from(violated))
 }
 
 fn play(count: u64, first: u64) -> ExitCode {
