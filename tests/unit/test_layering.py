@@ -5,13 +5,14 @@ from pathlib import Path
 
 CORE = Path(__file__).parents[2] / "rust" / "core" / "src"
 
-SHARED = {"addr", "config", "packet", "queue", "stats", "time", "tuple"}
+SHARED = {"addr", "config", "mutant", "packet", "queue", "stats", "time", "tuple"}
 MAY_USE: dict[str, set[str]] = {
     "addr": {"stats"},
     "time": set(),
     "tuple": set(),
     "stats": set(),
     "config": {"addr", "tuple"},
+    "mutant": set(),
     "packet": {"stats"},
     "queue": set(),
     "wire": SHARED,

@@ -149,8 +149,10 @@ impl Model {
         flags: u8,
     ) -> Result<End6, Expected> {
         let opens = proto == Proto::Tcp && flags & SYN != 0 && flags & RST == 0;
+        // An answer to a SYN waits for nothing.
+        let waits = opens && flags & ACK == 0;
         let Some(node) = self.owner(proto, dst) else {
-            if opens && PORTS.contains(&dst.1) && !self.external_tcp_dropped {
+            if waits && PORTS.contains(&dst.1) && !self.external_tcp_dropped {
                 return Err(self.keep(now, src, dst));
             }
             return Err(Expected::Dropped);
@@ -165,7 +167,7 @@ impl Model {
         }
         let known = self.sessions.keys().any(|k| (k.0, k.1, k.2.0) == (proto, node, src.0));
         if self.filtering && !known {
-            return Err(if opens { self.keep(now, src, dst) } else { Expected::Dropped });
+            return Err(if waits { self.keep(now, src, dst) } else { Expected::Dropped });
         }
         if proto == Proto::Tcp && !opens {
             return Ok(node);

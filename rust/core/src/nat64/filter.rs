@@ -11,7 +11,7 @@ use crate::table::session::SessionId;
 use crate::table::subscriber::Quota;
 use crate::time::Time;
 use crate::tuple::Proto;
-use crate::wire::{IcmpError, Refusal};
+use crate::wire::{self, IcmpError, Parsed, Refusal};
 
 impl Nat64 {
     /// Finds or makes BIB entry and session of an IPv6 packet (§§3.5.1 to 3.5.3). `hint` is the
@@ -85,7 +85,10 @@ impl Nat64 {
                 let (address, port) = (tuple.src6.addr.to_bits(), tuple.src6.port);
                 let f_args = self.config.global.f_args;
                 let free = mask.filter(|mask| {
-                    self.table.find4(tuple.proto, mask.addr.to_bits(), mask.port).is_none()
+                    let (address, port) = (mask.addr.to_bits(), mask.port);
+                    // Another node's slice isn't ours to give away, whoever was written to there.
+                    self.table.pool4().is_own(tuple.proto, address, port)
+                        && self.table.find4(tuple.proto, address, port).is_none()
                 });
                 let mask = free
                     .or_else(|| {
@@ -225,6 +228,15 @@ impl Nat64 {
         packet: &Packet<'_>,
         otherwise: DropReason,
     ) -> Stop {
+        // A SYN with an ACK opens nothing: it answers a SYN of which nothing is known here.
+        let answers = match wire::parse(packet.bytes()) {
+            Ok(Parsed::V4(view)) => view.tcp_flags.ack(),
+            Ok(Parsed::V6(view)) => view.tcp_flags.ack(),
+            Err(_) => true,
+        };
+        if answers {
+            return otherwise.into();
+        }
         let limit = self.config.global.maximum_simultaneous_opens;
         if self.stored.keep(now, tuple.src4, tuple.dst4, packet, limit) {
             self.stats.count(Counter::SynsStored);

@@ -32,9 +32,9 @@ const QUERY_US: u64 = 500;
 /// … and as many at once as would be due in this time.
 const QUERY_BURST_US: u64 = 128_000;
 /// Every question in vain costs its sender this much of …
-const MISS_MS: u64 = 50;
+const MISS_MS: u64 = 10;
 /// … this much credit, which comes back with time.
-const MISS_CREDIT_MS: u64 = 800;
+const MISS_CREDIT_MS: u64 = 1280;
 /// Senders are told apart by so many hash values.
 const SENDERS: usize = 256;
 

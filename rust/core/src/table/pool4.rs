@@ -156,6 +156,11 @@ impl Pool4 {
         self.space(proto, address).is_some_and(|n| self.has(self.spaces[n].ranges, port))
     }
 
+    /// Whether this node may give the transport address away.
+    pub fn is_own(&self, proto: Proto, address: u32, port: u16) -> bool {
+        self.space(proto, address).is_some_and(|n| self.has(self.spaces[n].own, port))
+    }
+
     /// Whether some port of the address is in the pool.
     pub fn has_address(&self, proto: Proto, address: u32) -> bool {
         self.space(proto, address).is_some_and(|n| self.spaces[n].ranges != 0)
