@@ -181,7 +181,7 @@ def join(sessions: int) -> None:
     say(
         seconds=seconds,
         pause=pause,
-        frames=transport.stats.frames_received,
+        bytes=transport.stats.bytes_received,
         digest=digest(node),
     )
 
@@ -205,19 +205,19 @@ def say(**values: object) -> None:
     print(json.dumps(values), flush=True)
 
 
-def move(frames: int, size: int) -> float:
-    """Seconds that loopback TCP takes for as many bytes between two trio processes."""
-    command = [sys.executable, __file__, "sink", str(frames * (4 + size))]
+def move(size: int) -> float:
+    """Seconds that loopback TCP takes for so many bytes between two trio processes."""
+    command = [sys.executable, __file__, "sink", str(size)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as receiver:
         told = _line(receiver.stdout)
 
         async def main() -> float:
             stream = await trio.open_tcp_stream("127.0.0.1", int(told["port"]))
-            block = bytes(4 + size)
+            block = memoryview(bytes(FRAME_BYTES))
             begin = time.monotonic()
             async with stream:
-                for _ in range(frames):
-                    await stream.send_all(block)
+                for sent in range(0, size, FRAME_BYTES):
+                    await stream.send_all(block[: size - sent])
                 await stream.receive_some(1)
             return time.monotonic() - begin
 
@@ -270,7 +270,7 @@ class Run(NamedTuple):
     seconds: float
     """From the first frame heard to equal tables."""
     loopback: float
-    """For as many bytes in frames of that size, and nothing else."""
+    """For as many bytes, and nothing else."""
     pause_ms: float
     """The longest that either end kept packets waiting, on a CPU."""
 
@@ -293,7 +293,7 @@ def measure(sessions: int) -> Run:
         served = _line(server.stdout)
     if joined["digest"] != ready["digest"]:
         sys.exit("the tables differ")
-    loopback = move(int(joined["frames"]), FRAME_BYTES)
+    loopback = move(int(joined["bytes"]))
     return Run(joined["seconds"], loopback, max(joined["pause"], served["pause"]) / 1000)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TypedDict
 
 import pair
+import through
 
 ROOT = Path(__file__).parents[1]
 
@@ -98,7 +99,7 @@ def between_processes(prefix: str) -> list[Row]:
     if "sync/pair_1m".startswith(prefix):
         runs = sorted((pair.measure(1_000_000) for _ in range(3)), key=lambda run: run.seconds)
         add("sync/pair_1m", runs[1].seconds, "s", runs[1].loopback)
-    if "sync/pause_10m".startswith(prefix):
+    if any(name.startswith(prefix) for name in ("sync/pair_10m", "sync/pause_10m")):
         run = pair.measure(10_000_000)
         add("sync/pair_10m", run.seconds, "s", run.loopback)
         # Memory comes to the table in huge pages, and packets wait for them too.
@@ -109,6 +110,8 @@ def between_processes(prefix: str) -> list[Row]:
         if done.returncode == 0:
             told = json.loads(done.stdout)
             add("sync/throughput_on_off", told["on"], "bytes/s", told["off"])
+        elif done.returncode != through.NOT_HERE:
+            sys.exit(f"{' '.join(command)} ended with status {done.returncode}")
     return rows
 
 

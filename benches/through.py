@@ -17,6 +17,8 @@ SECONDS = 3.0
 CONNECTIONS = 4
 PORT = 9000
 N4_IN_POOL6 = "64:ff9b::192.0.2.8"
+NOT_HERE = 4
+"""Exit status where there can be no network to measure in."""
 
 SINK = """
 import selectors, socket, sys, time
@@ -88,7 +90,8 @@ if __name__ == "__main__":
         isolation.require_programs()
         isolation.enter()
     except isolation.LabUnavailable as error:
-        sys.exit(str(error))
+        print(error, file=sys.stderr)
+        sys.exit(NOT_HERE)
     begin = time.monotonic()
     print(json.dumps(measure()))
     print(f"{time.monotonic() - begin:.0f} s", file=sys.stderr)
