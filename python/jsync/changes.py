@@ -5,6 +5,7 @@ restart forgets. Nodes whose configurations differ don't synchronise, so a chang
 """
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -12,9 +13,9 @@ from typing import Any
 import trio
 
 from jsync.config import Settings, is_duration, unknown_key
-from jsync.control import Arguments
+from jsync.control import Action, Arguments
 from jsync.durations import parse_duration
-from jsync.engine import Engine
+from jsync.engine import Engine, Translator
 from jsync.errors import USAGE, Failure
 from jsync.log import Log
 from jsync.netlink import HostSide
@@ -41,20 +42,52 @@ def parse_option(key: str, text: str, current: object) -> object:
         raise Failure(f"{key}: {text!r}: {error}") from None
 
 
-class Changes:
-    """Makes changes, one at a time."""
+class Configuration(ABC):
+    """What is configured, and the commands that change it."""
 
-    def __init__(self, settings: Settings, engine: Engine, host: HostSide, log: Log) -> None:
+    def __init__(self, settings: Settings, engine: Engine, log: Log) -> None:
         self._settings = settings
-        self._engine = engine
-        self._host = host
+        self._configured = engine
         self._log = log
-        self._lock = trio.Lock()
 
     def config(self) -> dict[str, Any]:
         """The translator's configuration as it is now; durations in milliseconds."""
-        config: dict[str, Any] = json.loads(self._engine.config())
+        config: dict[str, Any] = json.loads(self._configured.config())
         return config
+
+    @abstractmethod
+    def actions(self) -> dict[tuple[str, ...], Action]:
+        """The verbs that change something. They raise Failure."""
+
+    @abstractmethod
+    async def reload(self, new: Settings) -> None:
+        """Make of the file's changes those that can be made, and say which can't."""
+
+    def _name_restarts(self, new: Settings) -> None:
+        for section in ("node", "jool", "dataplane", "sync", "joold", "metrics", "keepalived"):
+            if getattr(new, section) != getattr(self._settings, section):
+                self._log.warning("restart the daemon for this change", section=section)
+
+
+class Changes(Configuration):
+    """Makes changes to our own translator, one at a time."""
+
+    def __init__(self, settings: Settings, engine: Translator, host: HostSide, log: Log) -> None:
+        super().__init__(settings, engine, log)
+        self._engine = engine
+        self._host = host
+        self._lock = trio.Lock()
+
+    def actions(self) -> dict[tuple[str, ...], Action]:
+        """See `Configuration`."""
+        return {
+            ("global", "update"): self.update_global,
+            ("pool4", "add"): self.pool4_add,
+            ("pool4", "remove"): self.pool4_remove,
+            ("pool4", "flush"): self.pool4_flush,
+            ("bib", "add"): self.bib_add,
+            ("bib", "remove"): self.bib_remove,
+        }
 
     async def update_global(self, arguments: Arguments) -> object:
         """`global update`."""
@@ -133,7 +166,7 @@ class Changes:
         self._log.info("the BIB has lost an entry", protocol=protocol, ipv6=ipv6, ipv4=ipv4)
 
     async def reload(self, new: Settings) -> None:
-        """Make of the file's changes those that can be made, and say which can't."""
+        """See `Configuration`."""
         old = self._settings
         self._name_restarts(new)
         for key in ("pool6", "max-sessions"):
@@ -145,11 +178,6 @@ class Changes:
             except Failure as failure:
                 self._log.error("not all of the file's changes could be made", error=failure)
         self._settings = replace(old, nat64=new.nat64)
-
-    def _name_restarts(self, new: Settings) -> None:
-        for section in ("node", "jool", "dataplane", "sync", "joold", "metrics", "keepalived"):
-            if getattr(new, section) != getattr(self._settings, section):
-                self._log.warning("restart the daemon for this change", section=section)
 
     async def _reload_nat64(self, old: dict[str, Any], new: dict[str, Any]) -> None:
         """Old entries of the BIB go first and new ones come last: they need pool4."""

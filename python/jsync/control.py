@@ -6,7 +6,6 @@ come in pages, so that a million rows are never in memory at once. A client may 
 an answer. Only the daemon's user can open the socket (mode 0600).
 """
 
-import errno
 import fcntl
 import os
 import socket
@@ -20,6 +19,7 @@ import msgspec
 import trio
 
 from jsync.errors import USAGE, Failure
+from jsync.listener import serve_clients
 
 MAX_LINE = 65_536
 MAX_CLIENTS = 64
@@ -55,47 +55,26 @@ class Control:
         self._values = values
         self._actions = actions
         self._tables = tables
-        self._clients = 0
 
     async def serve(self, listener: socket.socket) -> None:
         """Serve all clients until cancelled. The listener stays open."""
-        accepting = trio.socket.from_stdlib_socket(listener)
-        async with trio.open_nursery() as nursery:
-            while True:
-                try:
-                    connection, _ = await accepting.accept()
-                except OSError as error:
-                    if error.errno not in {errno.EMFILE, errno.ENFILE, errno.ECONNABORTED}:
-                        raise
-                    await trio.sleep(0.1)
-                    continue
-                if self._clients >= MAX_CLIENTS:
-                    connection.close()
-                    continue
-                self._clients += 1
-                nursery.start_soon(self._client, trio.SocketStream(connection))
+        await serve_clients(listener, MAX_CLIENTS, self._client)
 
     async def _client(self, stream: trio.SocketStream) -> None:
         buffer = bytearray()
-        try:
-            async with stream:
-                while True:
-                    while (end := buffer.find(b"\n")) < 0:
-                        if len(buffer) > MAX_LINE:
-                            message = f"a request has at most {MAX_LINE} bytes"
-                            await _send(stream, _refusal(message, USAGE))
-                            return
-                        data = await stream.receive_some(MAX_LINE)
-                        if not data:
-                            return
-                        buffer += data
-                    line = bytes(buffer[:end])
-                    del buffer[: end + 1]
-                    await self.answer(line, partial(_send, stream))
-        except (trio.BrokenResourceError, trio.TooSlowError):
-            pass
-        finally:
-            self._clients -= 1
+        while True:
+            while (end := buffer.find(b"\n")) < 0:
+                if len(buffer) > MAX_LINE:
+                    message = f"a request has at most {MAX_LINE} bytes"
+                    await _send(stream, _refusal(message, USAGE))
+                    return
+                data = await stream.receive_some(MAX_LINE)
+                if not data:
+                    return
+                buffer += data
+            line = bytes(buffer[:end])
+            del buffer[: end + 1]
+            await self.answer(line, partial(_send, stream))
 
     async def answer(self, line: bytes, send: Callable[[bytes], Awaitable[None]]) -> None:
         """Answer a request: `send` gets one line after the other."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from jsync import config
-from jsync.changes import Changes
+from jsync.changes import Changes, Configuration
 from jsync.config import Settings, SyncSection
 from jsync.control import Control, listening
 from jsync.engine import Engine
@@ -164,14 +164,14 @@ class Daemon:
         engine: Engine,
         dataplane: HostSide,
         transport: Transport | None,
+        changes: Configuration,
         joold: Transport | None = None,
         module: ModuleLink | None = None,
-        changes: Changes | None = None,
         about: Callable[[], dict[str, object]] | None = None,
         metrics: socket.socket | None = None,
         joold_stats: StatsServer | None = None,
     ) -> None:
-        """With a `module` that translates, `changes` and `about` are about it.
+        """With a `module` that translates, `about` is about it.
 
         `metrics` listens for a Prometheus server, `joold_stats` answers as joold does.
         """
@@ -188,7 +188,7 @@ class Daemon:
         self._failover = Failover(
             alone=settings.sync is None and settings.joold is None, changed=self._on_change
         )
-        self._changes = changes or Changes(settings, engine, dataplane, log)
+        self._changes = changes
         self._verbs = Verbs(
             settings, engine, self._failover, transport, self._changes, joold=joold, about=about
         )
@@ -416,11 +416,13 @@ def run_settings(settings: Settings, log: Log) -> None:
 def _make_native(settings: Settings, log: Log, stack: ExitStack) -> Daemon:
     engine = make_node(settings)
     stack.enter_context(lock_device(settings.dataplane.device))
+    dataplane = Dataplane(settings, log)
     return Daemon(
         settings,
         log,
         engine=engine,
-        dataplane=Dataplane(settings, log),
+        dataplane=dataplane,
+        changes=Changes(settings, engine, dataplane, log),
         transport=make_transport(settings, engine, log),
         joold=make_joold(settings, engine, log),
         metrics=_metrics_listener(settings, stack),
@@ -451,7 +453,7 @@ def _make_jool(settings: Settings, log: Log, stack: ExitStack) -> Daemon:
         metrics=_metrics_listener(settings, stack),
         joold_stats=joold_stats,
         module=ModuleLink(engine, settings.jool, log),
-        changes=JoolChanges(settings, engine, host, log),
+        changes=JoolChanges(settings, engine, log),
         about=engine.about,
     )
 

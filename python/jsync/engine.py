@@ -42,6 +42,11 @@ class Engine(FrameSink, Protocol):
         self, proto: str | None, cursor: Any, limit: int
     ) -> "tuple[list[BibRow], Any]": ...
     def config(self) -> bytes: ...  # noqa: D102
+
+
+class Translator(Engine, Protocol):
+    """An engine whose configuration can be changed while it runs."""
+
     def update_global(self, options: bytes) -> None: ...  # noqa: D102
     def pool4_add(self, entry: bytes) -> None: ...  # noqa: D102
     def pool4_remove(self, entry: bytes) -> None: ...  # noqa: D102

@@ -3,7 +3,6 @@
 A connection carries one request. What is slow, large, late or many costs what is written here.
 """
 
-import errno
 import ipaddress
 import socket
 from collections.abc import Callable
@@ -12,6 +11,7 @@ import h11
 import trio
 
 from jsync.errors import Failure
+from jsync.listener import serve_clients
 
 MAX_CLIENTS = 16
 MAX_REQUEST = 8_192
@@ -50,35 +50,14 @@ class PageServer:
         It may raise Failure.
         """
         self._page = page
-        self._clients = 0
 
     async def serve(self, listener: socket.socket) -> None:
         """Serve all clients until cancelled. The listener stays open."""
-        accepting = trio.socket.from_stdlib_socket(listener)
-        async with trio.open_nursery() as nursery:
-            while True:
-                try:
-                    connection, _ = await accepting.accept()
-                except OSError as error:
-                    if error.errno not in {errno.EMFILE, errno.ENFILE, errno.ECONNABORTED}:
-                        raise
-                    await trio.sleep(0.1)
-                    continue
-                if self._clients >= MAX_CLIENTS:
-                    connection.close()
-                    continue
-                self._clients += 1
-                nursery.start_soon(self._client, trio.SocketStream(connection))
+        await serve_clients(listener, MAX_CLIENTS, self._client)
 
     async def _client(self, stream: trio.SocketStream) -> None:
-        try:
-            with trio.move_on_after(PATIENCE):
-                async with stream:
-                    await self._converse(stream)
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            pass
-        finally:
-            self._clients -= 1
+        with trio.move_on_after(PATIENCE):
+            await self._converse(stream)
 
     async def _converse(self, stream: trio.SocketStream) -> None:
         http = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_REQUEST)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import Any
 
-from jsync.changes import Changes
+from jsync.changes import Configuration
 from jsync.config import Settings
 from jsync.control import Action, Arguments, Rows, Value
 from jsync.engine import Engine
@@ -26,7 +26,7 @@ class Verbs:
         engine: Engine,
         failover: Failover,
         transport: Transport | None,
-        changes: Changes,
+        changes: Configuration,
         *,
         joold: Transport | None = None,
         about: Callable[[], dict[str, object]] | None = None,
@@ -64,16 +64,7 @@ class Verbs:
 
     def actions(self) -> dict[tuple[str, ...], Action]:
         """The verbs that change something."""
-        changes = self._changes
-        verbs: dict[tuple[str, ...], Action] = {
-            ("global", "update"): changes.update_global,
-            ("pool4", "add"): changes.pool4_add,
-            ("pool4", "remove"): changes.pool4_remove,
-            ("pool4", "flush"): changes.pool4_flush,
-            ("bib", "add"): changes.bib_add,
-            ("bib", "remove"): changes.bib_remove,
-            ("session", "advertise"): self.advertise,
-        }
+        verbs = {**self._changes.actions(), ("session", "advertise"): self.advertise}
         return {verb: self._for_us_action(act) for verb, act in verbs.items()}
 
     def _check_name(self, arguments: Arguments) -> None:

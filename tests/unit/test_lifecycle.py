@@ -11,6 +11,7 @@ import pytest
 import trio
 
 from jsync import config, daemon
+from jsync.changes import Changes
 from jsync.control import listening
 from jsync.daemon import Daemon
 from jsync.errors import Failure
@@ -213,11 +214,13 @@ class World:
         async def main(listener: socket.socket) -> None:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._script, script)
+                log = Log(stream=self.log)
                 await Daemon(
                     self.settings,
-                    Log(stream=self.log),
+                    log,
                     engine=self.engine,
                     dataplane=self.dataplane,
+                    changes=Changes(self.settings, self.engine, self.dataplane, log),
                     transport=self.transport,
                     metrics=self.metrics,
                 ).run(listener)

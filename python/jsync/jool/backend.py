@@ -10,13 +10,14 @@ import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import trio
 
-from jsync.changes import Changes
+from jsync.changes import Configuration
 from jsync.config import JoolSection, Settings
-from jsync.control import Arguments
+from jsync.control import Action, Arguments
 from jsync.errors import USAGE, Failure
 from jsync.jool import counters, table
 from jsync.jool.messages import Command, version_name
@@ -224,20 +225,6 @@ class JoolEngine:
             for row in self.module.pool4(protocol)
         ]
         return json.dumps({"global": self.module.options(), "pool4": pool4}).encode()
-
-    def update_global(self, options: bytes) -> None:
-        """Refused, as every change: see `JoolChanges`."""
-        raise NotImplementedError
-
-    pool4_add = pool4_remove = bib_add = update_global
-
-    def pool4_flush(self) -> None:
-        """Refused."""
-        raise NotImplementedError
-
-    def bib_remove(self, proto: str, ipv6: str | None, ipv4: str | None) -> None:
-        """Refused."""
-        raise NotImplementedError
 
 
 _HELP = {
@@ -506,37 +493,27 @@ class NoHost:
     def undo(self) -> None: ...  # noqa: D102
 
 
-class JoolChanges(Changes):
+_COMMANDS = {
+    ("global", "update"): "global update KEY VALUE",
+    ("pool4", "add"): "pool4 add --tcp PREFIX PORTS",
+    ("pool4", "remove"): "pool4 remove --tcp PREFIX PORTS",
+    ("pool4", "flush"): "pool4 flush",
+    ("bib", "add"): "bib add --tcp IPV6#PORT IPV4#PORT",
+    ("bib", "remove"): "bib remove --tcp IPV6#PORT",
+}
+
+
+class JoolChanges(Configuration):
     """The configuration is the instance's, and is changed by Jool's own client."""
 
-    def _refuse(self, command: str) -> Failure:
+    def actions(self) -> dict[tuple[str, ...], Action]:
+        """All are refused with the command to write instead."""
+        return {verb: partial(self._refuse, command) for verb, command in _COMMANDS.items()}
+
+    async def _refuse(self, command: str, arguments: Arguments) -> object:
         jool = self._settings.jool
         name = jool.instance if jool else "default"
-        return Failure(f"the instance is Jool's; write: jool -i {name} {command}", USAGE)
-
-    async def update_global(self, arguments: Arguments) -> object:
-        """`global update`."""
-        raise self._refuse("global update KEY VALUE")
-
-    async def pool4_add(self, arguments: Arguments) -> object:
-        """`pool4 add`."""
-        raise self._refuse("pool4 add --tcp PREFIX PORTS")
-
-    async def pool4_remove(self, arguments: Arguments) -> object:
-        """`pool4 remove`."""
-        raise self._refuse("pool4 remove --tcp PREFIX PORTS")
-
-    async def pool4_flush(self, arguments: Arguments) -> object:
-        """`pool4 flush`."""
-        raise self._refuse("pool4 flush")
-
-    async def bib_add(self, arguments: Arguments) -> object:
-        """`bib add`."""
-        raise self._refuse("bib add --tcp IPV6#PORT IPV4#PORT")
-
-    async def bib_remove(self, arguments: Arguments) -> object:
-        """`bib remove`."""
-        raise self._refuse("bib remove --tcp IPV6#PORT")
+        raise Failure(f"the instance is Jool's; write: jool -i {name} {command}", USAGE)
 
     async def reload(self, new: Settings) -> None:
         """Say which of the file's changes need a restart: all do."""
