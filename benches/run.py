@@ -117,8 +117,9 @@ def between_processes(prefix: str) -> list[Row]:
 
 def show(row: Row) -> None:
     """Print a row of the table."""
-    ratio = "" if row["ratio"] is None else f"{row['ratio']:.2f}"
-    print(f"{row['name']:<36} {row['value']:>16,.1f} {row['unit']:<12} {ratio:>8}", flush=True)
+    ratio = "" if row["ratio"] is None else f"{row['ratio']:.3g}"
+    value = f"{row['value']:,.1f}" if row["value"] >= 10 else f"{row['value']:.3g}"
+    print(f"{row['name']:<36} {value:>16} {row['unit']:<12} {ratio:>8}", flush=True)
 
 
 def main() -> None:

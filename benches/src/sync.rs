@@ -5,26 +5,37 @@ use std::time::Instant;
 
 use jsync_core::config::{Config, Pool4Entry};
 use jsync_core::node::Node;
+use jsync_core::stats::Counter;
 use jsync_core::sync::record::{self, UPSERT_LEN};
-use jsync_core::sync::{Keyring, SyncConfig};
+use jsync_core::sync::{Keyring, OpenFrame, SyncConfig};
 use jsync_core::table::{Change, SessionKey, SessionRecord, State};
 use jsync_core::time::Time;
 use jsync_core::tuple::{Endpoint4, Endpoint6, Proto};
 
+use crate::flows::{BURST, Buffers, SYN, UDP64};
 use crate::report::Report;
 
 /// Sessions in a table.
 const SESSIONS: u32 = 1_000_000;
-/// Sessions in a frame of TCP's size.
-const FRAME: usize = 1600;
+/// Bytes of a frame that the daemon makes for TCP.
+const TCP_FRAME: u16 = 16 << 10;
+/// Sessions in a frame of that size.
+const FRAME: usize = TCP_FRAME as usize / UPSERT_LEN;
 
 pub fn run(report: &mut Report) {
     if report.wants("sync/encode") {
         encode(report);
     }
-    for (name, max_frame) in [("sync/pair_1m_tcp", u16::MAX), ("sync/pair_1m_udp", 1400)] {
+    if report.wants("sync/apply") {
+        apply(report);
+    }
+    if report.wants("sync/updates_per_packet") {
+        updates_per_packet(report);
+    }
+    for (name, max_frame) in [("sync/in_memory_1m/tcp", TCP_FRAME), ("sync/in_memory_1m/udp", 1400)]
+    {
         if report.wants(name) {
-            pair(report, name, max_frame);
+            in_memory(report, name, max_frame);
         }
     }
 }
@@ -46,7 +57,7 @@ fn session(n: u32, version: u32) -> SessionRecord {
 fn encode(report: &Report) {
     let changes: Vec<Change> = (0..FRAME as u32).map(|n| Change::Upsert(session(n, 1))).collect();
     let mut out = Vec::with_capacity(FRAME * UPSERT_LEN);
-    let rounds = 20_000;
+    let rounds = 100_000;
     let per_second = |start: Instant| (rounds * FRAME) as f64 / start.elapsed().as_secs_f64();
     let start = Instant::now();
     for _ in 0..rounds {
@@ -118,9 +129,141 @@ impl Spent {
     }
 }
 
+/// Two nodes that know each other; both tables are empty.
+fn acquainted(max_frame: u16) -> (Half, Half, Time) {
+    let (mut one, mut other) = (half(1, max_frame), half(2, max_frame));
+    let mut now = Time::from_millis(1000);
+    let mut spent = Spent::default();
+    let met = |half: &Half, now| half.node.peers(now).any(|peer| peer.state == "up");
+    while !(met(&one, now) && met(&other, now)) {
+        for half in [&mut one, &mut other] {
+            half.node.handle_timeout(now);
+        }
+        while spent.transfer(now, &mut one, &mut other) | spent.transfer(now, &mut other, &mut one)
+        {
+        }
+        now = now + 1;
+    }
+    (one, other, now)
+}
+
+/// Updates into a table, sessions/s: a million that it hasn't, then the same million refreshed. The
+/// ceiling copies the frames' bodies.
+fn apply(report: &Report) {
+    const ROUNDS: usize = 5;
+    let (mut new, mut known, mut copied) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        let (mut one, mut other, mut now) = acquainted(TCP_FRAME);
+        let numbers = shuffled(SESSIONS);
+        let (rate, ceiling) = send_packets(&mut one, &mut other, now, &numbers);
+        assert_eq!(other.node.nat64().session_count(), SESSIONS);
+        new.push(rate);
+        copied.push(ceiling);
+        // Far enough into their lifetime that a packet is told of.
+        for _ in 0..1000 {
+            now = now + 100;
+            for half in [&mut one, &mut other] {
+                half.node.handle_timeout(now);
+                while half.node.poll_timeout().is_some_and(|due| due <= now) {
+                    half.node.handle_timeout(now);
+                }
+            }
+            let mut spent = Spent::default();
+            while spent.transfer(now, &mut one, &mut other)
+                | spent.transfer(now, &mut other, &mut one)
+            {}
+        }
+        known.push(send_packets(&mut one, &mut other, now, &shuffled(SESSIONS)).0);
+    }
+    let ceiling = median(copied);
+    report.print("sync/apply", median(new), "sessions/s", Some(ceiling));
+    report.print("sync/apply/known", median(known), "sessions/s", Some(ceiling));
+}
+
+/// One packet of every flow through `one`, of which it tells `other`. Sessions/s that `other` takes,
+/// and at which the bodies of its frames are copied.
+fn send_packets(one: &mut Half, other: &mut Half, now: Time, flows: &[u32]) -> (f64, f64) {
+    let mut buffers = Buffers::new(UDP64);
+    let mut bodies: Vec<OpenFrame> = Vec::new();
+    for group in flows.chunks(BURST) {
+        for (slot, &flow) in group.iter().enumerate() {
+            buffers.write_v6(slot, UDP64, flow, SYN);
+        }
+        one.node.handle_packets(now, &mut buffers.packets()[..group.len()]);
+        one.node.handle_timeout(now + 5);
+        while let Some(transmit) = one.node.poll_transmit(now) {
+            let bytes = one.keyring.seal(transmit);
+            bodies.extend(other.keyring.open(&bytes));
+        }
+    }
+    let count: u32 = bodies.iter().map(|frame| u32::from(frame.header.count)).sum();
+    assert!(count as usize >= flows.len(), "{count} sessions were told");
+    let rate = |start: Instant| f64::from(count) / start.elapsed().as_secs_f64();
+    let mut copy = Vec::with_capacity(usize::from(TCP_FRAME));
+    let start = Instant::now();
+    for frame in &bodies {
+        copy.clear();
+        copy.extend_from_slice(black_box(&frame.body));
+        black_box(&copy);
+    }
+    let ceiling = rate(start);
+    let start = Instant::now();
+    for frame in &bodies {
+        assert!(other.node.handle_frame(now, frame));
+    }
+    let taken = rate(start);
+    while other.node.poll_transmit(now).is_some() {}
+    (taken, ceiling)
+}
+
+/// The numbers below `count` in an order that no cache foresees.
+fn shuffled(count: u32) -> Vec<u32> {
+    let mut numbers: Vec<u32> = (0..count).collect();
+    let mut state = 1_u64;
+    for n in (1..numbers.len()).rev() {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        numbers.swap(n, (state >> 33) as usize % (n + 1));
+    }
+    numbers
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// Sessions told per packet translated: UDP flows of 100,000 packets, 100 a second each.
+fn updates_per_packet(report: &Report) {
+    const FLOWS: usize = 50;
+    const PACKETS: u64 = 100_000;
+    const PAUSE_MS: u64 = 10;
+    let (mut one, mut other, mut now) = acquainted(TCP_FRAME);
+    let mut buffers = Buffers::new(UDP64);
+    for _ in 0..PACKETS {
+        for flow in 0..FLOWS {
+            buffers.write_v6(flow, UDP64, flow as u32, SYN);
+        }
+        one.node.handle_packets(now, &mut buffers.packets()[..FLOWS]);
+        now = now + PAUSE_MS;
+        for half in [&mut one, &mut other] {
+            half.node.handle_timeout(now);
+        }
+        let mut spent = Spent::default();
+        while spent.transfer(now, &mut one, &mut other) | spent.transfer(now, &mut other, &mut one)
+        {
+        }
+    }
+    let stats = &one.node.nat64().stats;
+    let (told, packets) = (stats.value(Counter::UpdatesSent), PACKETS * FLOWS as u64);
+    assert_eq!(stats.value(Counter::Translated6to4), packets);
+    assert_eq!(other.node.nat64().session_count(), FLOWS as u32);
+    let value = told as f64 / packets as f64;
+    report.print("sync/updates_per_packet", value, "updates", None);
+}
+
 /// From empty to equal tables: a node with a million sessions and one that joins, both on this one
 /// thread. The parts are printed too: taking is decoding and applying.
-fn pair(report: &Report, name: &str, max_frame: u16) {
+fn in_memory(report: &Report, name: &str, max_frame: u16) {
     let (mut full, mut empty) = (half(1, max_frame), half(2, max_frame));
     let mut now = Time::from_millis(1000);
     full.node.handle_timeout(now);

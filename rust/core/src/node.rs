@@ -304,6 +304,10 @@ impl Sessions for Nat64 {
         self.learn(now, record)
     }
 
+    fn look_ahead(&self, changes: &[Change]) {
+        self.table.look_ahead(changes);
+    }
+
     fn unlearn(&mut self, now: Time, key: &SessionKey, version: u32) -> bool {
         self.unlearn(now, key, version)
     }

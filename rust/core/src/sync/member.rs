@@ -34,6 +34,8 @@ pub const MAX_PEERS: usize = 256;
 
 /// How long a missing update may have been overtaken rather than lost, ms.
 const NACK_DELAY_MS: u64 = 10;
+/// Sessions of a frame that are looked up together.
+const TOGETHER: usize = 64;
 /// How long a candidate keeps its place while HELLOs of another incarnation come, ms.
 const CANDIDATE_MS: u64 = 1000;
 
@@ -561,23 +563,36 @@ impl Sync {
         sessions: &mut impl Sessions,
     ) -> Result<bool, Malformed> {
         let (mut read, mut applied) = (0, false);
-        let result: Result<(), Malformed> = (0..count).try_for_each(|_| {
-            read += 1;
-            match record::take(reader).ok_or(Malformed)? {
-                Change::Upsert(session) => {
-                    if Mutant::AppliesAnything.is_on()
-                        || !(old && self.graves.holds(now, &session.key, session.version))
-                    {
-                        applied |= sessions.learn(now, &session) == Learned::Applied;
+        let mut batch = Vec::with_capacity(TOGETHER);
+        let mut result = Ok(());
+        while read < u64::from(count) && result.is_ok() {
+            // The misses of the caches overlap when many sessions are looked up at once.
+            batch.clear();
+            while read < u64::from(count) && batch.len() < TOGETHER {
+                read += 1;
+                let Some(change) = record::take(reader) else {
+                    result = Err(Malformed);
+                    break;
+                };
+                batch.push(change);
+            }
+            sessions.look_ahead(&batch);
+            for change in &batch {
+                match change {
+                    Change::Upsert(session) => {
+                        if Mutant::AppliesAnything.is_on()
+                            || !(old && self.graves.holds(now, &session.key, session.version))
+                        {
+                            applied |= sessions.learn(now, session) == Learned::Applied;
+                        }
+                    }
+                    Change::Remove(key, version) => {
+                        self.graves.bury(now, *key, *version);
+                        sessions.unlearn(now, key, *version);
                     }
                 }
-                Change::Remove(key, version) => {
-                    self.graves.bury(now, key, version);
-                    sessions.unlearn(now, &key, version);
-                }
             }
-            Ok(())
-        });
+        }
         sessions.stats().add(Counter::RecordsReceived, read);
         result.map(|()| applied)
     }

@@ -35,6 +35,8 @@ pub use peer::PeerStatus;
 pub trait Sessions {
     /// Merges a peer's session.
     fn learn(&mut self, now: Time, record: &SessionRecord) -> Learned;
+    /// Begins to load what merging these changes will look at.
+    fn look_ahead(&self, _changes: &[Change]) {}
     /// Merges a peer's removal.
     fn unlearn(&mut self, now: Time, key: &SessionKey, version: u32) -> bool;
     /// Whether changes are collected.

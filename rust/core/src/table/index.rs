@@ -50,6 +50,13 @@ impl Index {
         if place + 1 == self.entries.len() { 0 } else { place + 1 }
     }
 
+    /// What stands at the tag's home: to load it before it is searched. A search branches on what
+    /// it finds, and whatever was begun behind a branch guessed wrongly is lost.
+    #[inline]
+    pub fn load(&self, tag: u32) -> u64 {
+        self.entries[self.home(tag)]
+    }
+
     /// The slot of the first entry at or behind the tag's home that carries the tag: most likely
     /// the right one, to begin loading its record.
     #[inline]

@@ -10,8 +10,11 @@
 //! Mappings that exclude each other are ordered by the latest version of their sessions, then by
 //! their addresses. So the order in which nodes hear of sessions makes no difference.
 
+use alloc::vec::Vec;
+use core::hint::black_box;
+
 use super::bib::Bib;
-use super::record::{Learned, SessionKey, SessionRecord, State};
+use super::record::{Change, Learned, SessionKey, SessionRecord, State};
 use super::session::{Session, SessionId, deadline, flag};
 use super::{COUNT, Table, generation, is_newer};
 use crate::mutant::Mutant;
@@ -34,6 +37,27 @@ impl From<Learned> for Merge {
 }
 
 impl Table {
+    /// Loads what merging these changes will look at: first the indexes, then the records. Within
+    /// each the loads don't depend on each other, and there is little between one and the next, so
+    /// the processor has many under way at once.
+    pub fn look_ahead(&self, changes: &[Change]) {
+        let keys = || {
+            changes.iter().map(|change| match change {
+                Change::Upsert(record) => &record.key,
+                Change::Remove(key, _) => key,
+            })
+        };
+        let tag = |key: &SessionKey| self.tag6(key.proto, key.src6.addr.to_bits(), key.src6.port);
+        let tags: Vec<u32> = keys().map(tag).collect();
+        black_box(tags.iter().fold(0, |all, &tag| all ^ self.by_src6.load(tag)));
+        let owner =
+            |key: &SessionKey| self.find4(key.proto, key.src4.addr.to_bits(), key.src4.port);
+        let mut slots: Vec<u32> = keys().filter_map(owner).collect();
+        slots.extend(tags.into_iter().filter_map(|tag| self.guess6(tag)));
+        let live = |slot: &&u32| self.bib(**slot).is_live();
+        black_box(slots.iter().filter(live).count());
+    }
+
     /// Merges a peer's session.
     pub fn learn(&mut self, now: Time, record: &SessionRecord) -> Merge {
         let key = &record.key;
