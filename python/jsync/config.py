@@ -18,7 +18,12 @@ import msgspec
 
 from jsync.durations import parse_duration
 from jsync.errors import Failure
-from jsync.keepalived import KeepalivedError, KeepalivedSection, VirtualAddresses
+from jsync.keepalived import (
+    KeepalivedError,
+    KeepalivedSection,
+    SliceSection,
+    VirtualAddresses,
+)
 from jsync.keepalived import check as check_keepalived
 from jsync.keys import read_key
 from jsync.tls import Credentials
@@ -153,6 +158,8 @@ class Pool4Range:
     protocols: tuple[str, ...]
     first: int
     last: int
+    node: int | None = None
+    """Whose slice it is; None: nobody's."""
 
 
 @dataclass(frozen=True)
@@ -264,6 +271,7 @@ def pool4_ranges(nat64: dict[str, Any]) -> list[Pool4Range]:
                 (protocol,) if protocol else ("tcp", "udp", "icmp"),
                 int(first),
                 int(last or first),
+                entry.get("node"),
             )
         )
     return ranges
@@ -333,10 +341,7 @@ def parse(text: str, path: str, *, check_nat64: Callable[[bytes], None] = engine
     if document.metrics is not None:
         _check_metrics(source, document.metrics)
     if document.keepalived is not None:
-        try:
-            check_keepalived(document.keepalived)
-        except KeepalivedError as error:
-            raise mistake(source, ("keepalived", *error.path), str(error)) from None
+        _check_keepalived(source, document, document.keepalived)
     nat64 = engine_values(source, document.nat64 or {})
     if jool is None:
         node = cluster_node(document.node, document.sync)
@@ -354,6 +359,7 @@ def parse(text: str, path: str, *, check_nat64: Callable[[bytes], None] = engine
         metrics=document.metrics,
     )
     _check_proxy_arp(settings)
+    _check_slices(settings)
     return settings
 
 
@@ -391,8 +397,12 @@ def _section_keys(path: Path) -> list[str]:
         ("keepalived",): KeepalivedSection,
         ("keepalived", "ipv6"): VirtualAddresses,
         ("keepalived", "ipv4"): VirtualAddresses,
+        ("keepalived", "slice"): SliceSection,
+        ("keepalived", "slice", "ipv6"): VirtualAddresses,
+        ("keepalived", "slice", "ipv4"): VirtualAddresses,
     }
-    return [field.encode_name for field in msgspec.structs.fields(sections[path])]
+    section = sections[tuple(part for part in path if isinstance(part, str))]
+    return [field.encode_name for field in msgspec.structs.fields(section)]
 
 
 def unknown_key(key: str, known: list[str]) -> str:
@@ -484,6 +494,64 @@ def _check_proxy_arp(settings: Settings) -> None:
             ("dataplane", "proxy-arp"),
             f"pool4 has {addresses} addresses; route more than 256 to this host instead",
         )
+
+
+def _check_keepalived(source: _Source, document: Document, section: KeepalivedSection) -> None:
+    try:
+        check_keepalived(section)
+    except KeepalivedError as error:
+        raise mistake(source, ("keepalived", *error.path), str(error)) from None
+    if not section.slices:
+        return
+    if document.node.backend == "jool":
+        raise mistake(
+            source,
+            ("keepalived", "slice"),
+            'has no meaning with backend = "jool" (each module gives away what it has in its'
+            " pool4); name the addresses in [keepalived.ipv6] and [keepalived.ipv4]",
+        )
+    if document.sync is None:
+        message = "needs [sync]: who takes a slice over has to have its sessions"
+        raise mistake(source, ("keepalived", "slice"), message)
+
+
+def _check_slices(settings: Settings) -> None:
+    """The slices whose addresses move have to be the slices of pool4."""
+    slices = settings.keepalived.slices if settings.keepalived else []
+    if not slices:
+        return
+    where: Path = ("keepalived", "slice")
+    for index, pool in enumerate(settings.pool4):
+        if pool.node is None:
+            raise mistake(
+                settings,
+                ("nat64", "pool4", index),
+                "needs node = N: with [[keepalived.slice]] several nodes give ports away at once,"
+                " and no two may give away the same",
+            )
+        if pool.node not in {entry.node for entry in slices}:
+            raise mistake(
+                settings,
+                ("nat64", "pool4", index, "node"),
+                f"there is no [[keepalived.slice]] of node {pool.node}: nobody has its addresses",
+            )
+    owners = {pool.node for pool in settings.pool4}
+    for index, entry in enumerate(slices):
+        if entry.node not in owners:
+            raise mistake(
+                settings,
+                (*where, index, "node"),
+                f"node {entry.node} has no slice: no [[nat64.pool4]] has node = {entry.node}",
+            )
+        for position, text in enumerate(entry.ipv4.addresses if entry.ipv4 else []):
+            address = ipaddress.ip_interface(text).ip
+            others = {pool.node for pool in settings.pool4 if address in pool.network}
+            if others and entry.node not in others:
+                raise mistake(
+                    settings,
+                    (*where, index, "ipv4", "addresses", position),
+                    f"{address} is in the slice of node {others.pop()}",
+                )
 
 
 def _check_sync(source: _Source, sync: SyncSection) -> None:

@@ -11,6 +11,7 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
@@ -185,8 +186,11 @@ class Daemon:
         self._metrics = metrics
         self._joold_stats = joold_stats
         self._role_changed = trio.Event()
+        slices = settings.keepalived.slices if settings.keepalived else []
         self._failover = Failover(
-            alone=settings.sync is None and settings.joold is None, changed=self._on_change
+            alone=settings.sync is None and settings.joold is None,
+            slices=[entry.node for entry in slices],
+            changed=self._on_change,
         )
         self._changes = changes
         self._verbs = Verbs(
@@ -349,22 +353,21 @@ class Daemon:
         self._role_changed.set()
 
     async def _follow_role(self) -> None:
-        """Answer for pool4's addresses while this node is primary."""
-        was_primary = False
+        """Answer for the addresses of pool4 that this node holds."""
+        before: frozenset[int] = frozenset()
         while True:
             self._role_changed = trio.Event()
-            is_primary = self._failover.is_primary
-            if is_primary and not was_primary:
-                await self._host(self._dataplane.promote)
+            held = self._failover.held
+            if held != before:
+                await self._host(partial(self._dataplane.hold, held))
+            if held - before:
                 # A neighbour may have missed it, as keepalived's own announcements may.
                 with trio.move_on_after(ANNOUNCE_AGAIN_SECONDS):
                     await self._role_changed.wait()
-                if self._failover.is_primary:
+                if held == self._failover.held:
                     await self._host(self._dataplane.announce)
-            elif was_primary and not is_primary:
-                await self._host(self._dataplane.demote)
-            was_primary = is_primary
-            if self._failover.is_primary == is_primary:
+            before = held
+            if held == self._failover.held:
                 await self._role_changed.wait()
 
     async def _host(self, act: Callable[[], None]) -> None:

@@ -1,13 +1,18 @@
-"""The node's role, from what keepalived tells, and whether it may take one.
+"""The node's role, from what keepalived tells: of the whole, or of each slice of pool4.
 
 The daemon never acts on VRRP by itself: promotion moves no state and does no set-up but the
 answering of ARP (see `jsync.netlink`).
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal, get_args
+
+from jsync.keepalived import slice_of
+
+WHOLE = 0
+"""Stands for all of pool4 where it moves as a whole; slices have the numbers of their nodes."""
 
 State = Literal["MASTER", "BACKUP", "FAULT", "STOP"]
 STATES: tuple[State, ...] = get_args(State)
@@ -29,12 +34,20 @@ class Instance:
 class Failover:
     """The roles of this node."""
 
-    def __init__(self, *, alone: bool, changed: Callable[[Instance], None] | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        alone: bool,
+        slices: Iterable[int] = (),
+        changed: Callable[[Instance], None] | None = None,
+    ) -> None:
         """`alone`: there is no cluster, so this node is primary unless keepalived says otherwise.
 
+        `slices` are the nodes whose slices of pool4 keepalived moves apart from each other.
         `changed` is called after each change of a state.
         """
         self._alone = alone
+        self._slices = sorted(slices)
         self._changed = changed
         self._instances: dict[tuple[str, str], Instance] = {}
 
@@ -52,6 +65,26 @@ class Failover:
     def is_primary(self) -> bool:
         """Whether this node is the one that translates."""
         return self.is_master if self._instances else self._alone
+
+    @property
+    def slices(self) -> dict[int, State | None]:
+        """What keepalived said last of each slice, by its node; None if it said nothing.
+
+        MASTER if one IP version has come, as both will have in a moment.
+        """
+        told: dict[int, State | None] = dict.fromkeys(self._slices)
+        for instance in self._instances.values():
+            node = slice_of(instance.name)
+            if node in told and told[node] != "MASTER":
+                told[node] = instance.state
+        return told
+
+    @property
+    def held(self) -> frozenset[int]:
+        """The slices that this node is MASTER of, or `WHOLE` if it is primary."""
+        if not self._slices:
+            return frozenset({WHOLE} if self.is_primary else ())
+        return frozenset(node for node, state in self.slices.items() if state == "MASTER")
 
     @property
     def role(self) -> str:

@@ -6,13 +6,18 @@ where an operator reads them.
 """
 
 import ipaddress
-from typing import Annotated
+import re
+from typing import Annotated, NamedTuple
 
 import msgspec
 
 VIRTUAL_ROUTER_ID_MAX = 255
 PRIORITY_MAX = 254
 """255 means that the node owns the address by birth (RFC 9568 §5.2.4); a NAT64 never does."""
+OWNER_PRIORITY = 250
+"""Of a slice's own node."""
+PRIORITY_STEP = 25
+"""Between a slice's node and its heirs; less where there are more than eight nodes."""
 
 
 class KeepalivedError(ValueError):
@@ -33,16 +38,29 @@ class VirtualAddresses(msgspec.Struct, forbid_unknown_fields=True, rename="kebab
     """
 
 
+class SliceSection(msgspec.Struct, forbid_unknown_fields=True, rename="kebab"):
+    """The virtual addresses of a slice of pool4: `[[keepalived.slice]]`."""
+
+    node: int
+    """Whose slice it is; the other nodes take its addresses over when that node dies."""
+    ipv6: VirtualAddresses | None = None
+    ipv4: VirtualAddresses | None = None
+
+
 class KeepalivedSection(msgspec.Struct, forbid_unknown_fields=True, rename="kebab"):
     """The section `[keepalived]`."""
 
-    priority: Annotated[int, msgspec.Meta(ge=1, le=PRIORITY_MAX)]
+    priority: Annotated[int, msgspec.Meta(ge=1, le=PRIORITY_MAX)] | None = None
     """The ready node of the highest priority is MASTER. High and different ones make a takeover
-    fast: a backup waits (256 - priority) / 256 of `advert-int` after a MASTER resigns."""
+    fast: a backup waits (256 - priority) / 256 of `advert-int` after a MASTER resigns. With slices
+    there is one for each, which follows from the nodes' numbers (`slice_priority`)."""
     ipv6: VirtualAddresses | None = None
     ipv4: VirtualAddresses | None = None
+    slices: list[SliceSection] = msgspec.field(default_factory=list, name="slice")
+    """Active/active: the same on every node. Empty where all addresses move together."""
     virtual_router_id: Annotated[int, msgspec.Meta(ge=1, le=VIRTUAL_ROUTER_ID_MAX)] = 64
-    """The same on every node of the cluster, different from other clusters on the link."""
+    """The same on every node of the cluster, different from other clusters on the link. Slices
+    have this one and those that follow, in the order of their nodes."""
     advert_int: Annotated[float, msgspec.Meta(ge=0.01, le=40.95)] = 0.1
     """Seconds, in hundredths. A dead machine is noticed after three of them."""
     preempt_delay: Annotated[float, msgspec.Meta(ge=0, le=1000)] = 2.0
@@ -56,16 +74,50 @@ class KeepalivedSection(msgspec.Struct, forbid_unknown_fields=True, rename="keba
 
 def check(section: KeepalivedSection) -> None:
     """Raise KeepalivedError unless keepalived can work with the section."""
-    if section.ipv6 is None and section.ipv4 is None:
-        message = "name virtual addresses in [keepalived.ipv6], [keepalived.ipv4] or both"
-        raise KeepalivedError((), message)
-    for version, virtual in ((6, section.ipv6), (4, section.ipv4)):
+    if section.slices:
+        _check_slices(section)
+        return
+    if section.priority is None:
+        raise KeepalivedError((), "the key 'priority' is missing")
+    _check_versions((), section)
+
+
+def _check_slices(section: KeepalivedSection) -> None:
+    if section.priority is not None:
+        message = "has no meaning with slices: a slice's own node has the highest one; remove it"
+        raise KeepalivedError(("priority",), message)
+    for key in ("ipv6", "ipv4"):
+        if getattr(section, key) is not None:
+            raise KeepalivedError((key,), "stands in each [[keepalived.slice]]; move it there")
+    last = section.virtual_router_id + len(section.slices) - 1
+    if last > VIRTUAL_ROUTER_ID_MAX:
+        message = f"slices need one each, and the last would have {last}; begin lower"
+        raise KeepalivedError(("virtual-router-id",), message)
+    nodes: set[int] = set()
+    used: dict[str, int] = {}
+    for index, entry in enumerate(section.slices):
+        path = ("slice", index)
+        if entry.node in nodes:
+            raise KeepalivedError((*path, "node"), f"node {entry.node} has a slice already")
+        nodes.add(entry.node)
+        _check_versions(path, entry)
+        for key, virtual in (("ipv6", entry.ipv6), ("ipv4", entry.ipv4)):
+            for position, text in enumerate(virtual.addresses if virtual else []):
+                address = str(ipaddress.ip_interface(text).ip)
+                if used.setdefault(address, entry.node) != entry.node:
+                    message = f"{address} moves with the slice of node {used[address]} already"
+                    raise KeepalivedError((*path, key, "addresses", position), message)
+
+
+def _check_versions(path: tuple[str | int, ...], where: KeepalivedSection | SliceSection) -> None:
+    if where.ipv6 is None and where.ipv4 is None:
+        raise KeepalivedError(path, "name virtual addresses: ipv6, ipv4 or both")
+    for version, virtual in ((6, where.ipv6), (4, where.ipv4)):
         if virtual is not None:
-            _check_addresses(version, virtual.addresses)
+            _check_addresses((*path, f"ipv{version}", "addresses"), version, virtual.addresses)
 
 
-def _check_addresses(version: int, texts: list[str]) -> None:
-    path = (f"ipv{version}", "addresses")
+def _check_addresses(path: tuple[str | int, ...], version: int, texts: list[str]) -> None:
     if not texts:
         raise KeepalivedError(path, "name at least one address")
     for index, text in enumerate(texts):
@@ -80,9 +132,76 @@ def _check_addresses(version: int, texts: list[str]) -> None:
         raise KeepalivedError((*path, 0), message)
 
 
+def slice_priority(owner: int, node: int, nodes: list[int]) -> int:
+    """The priority that `node` has for the slice of `owner`; `nodes` are all nodes with slices.
+
+    The node behind the owner, in the order of their numbers, is its first heir, the last one's
+    heir is the first: so the slices of two dead nodes don't go to the same one.
+    """
+    order = sorted(nodes)
+    distance = (order.index(node) - order.index(owner)) % len(order)
+    return OWNER_PRIORITY - distance * min(PRIORITY_STEP, 200 // len(order))
+
+
+def slice_of(name: str) -> int | None:
+    """The node whose slice moves with an instance or group of that name; None if none does."""
+    match = re.fullmatch(r"jsync[46]?-(\d+)", name)
+    return int(match[1]) if match else None
+
+
+class _Group(NamedTuple):
+    """What moves together."""
+
+    name: str
+    comment: str
+    instances: dict[str, VirtualAddresses]
+    virtual_router_id: int
+    priority: int
+
+
+def _groups(section: KeepalivedSection, node: int) -> list[_Group]:
+    if not section.slices:
+        assert section.priority is not None
+        comment = "# Both IP versions move together: a translator needs both sides.\n"
+        instances = _instances(section, "")
+        return [_Group("jsync", comment, instances, section.virtual_router_id, section.priority)]
+    slices = sorted(section.slices, key=lambda entry: entry.node)
+    nodes = [entry.node for entry in slices]
+    return [
+        _Group(
+            name=f"jsync-{entry.node}",
+            comment=_slice_comment(entry.node, node, nodes),
+            instances=_instances(entry, f"-{entry.node}"),
+            virtual_router_id=section.virtual_router_id + index,
+            priority=slice_priority(entry.node, node, nodes),
+        )
+        for index, entry in enumerate(slices)
+    ]
+
+
+def _instances(where: KeepalivedSection | SliceSection, suffix: str) -> dict[str, VirtualAddresses]:
+    versions = (("jsync6", where.ipv6), ("jsync4", where.ipv4))
+    return {f"{name}{suffix}": virtual for name, virtual in versions if virtual is not None}
+
+
+def _slice_comment(owner: int, node: int, nodes: list[int]) -> str:
+    if owner == node:
+        return f"""\
+# The slice of pool4 that belongs to node {owner}, this one. Its addresses are here whenever this
+# node is ready. Both IP versions move together: a translator needs both sides.
+"""
+    heirs = sorted(nodes, key=lambda other: -slice_priority(owner, other, nodes))[1:]
+    order = ", then ".join(f"node {heir}" for heir in heirs)
+    return f"""\
+# The slice of pool4 that belongs to node {owner}. If that dies, {order} takes its addresses and
+# goes on with its sessions; new ones get ports of the slice of whoever translates them.
+"""
+
+
 def generate(
     section: KeepalivedSection,
     *,
+    node: int,
     router_id: str,
     device: str | None,
     command: str,
@@ -91,25 +210,23 @@ def generate(
 ) -> str:
     """Give the text of keepalived.conf for a checked section.
 
-    `router_id` names the node, `device` is the daemon's TUN (None: the kernel translates),
-    `command` the absolute path of `jsync`, `control` the daemon's control socket if it isn't the
-    default one. `script_security` has keepalived refuse scripts that others than root could change.
+    `node` is this node's number, `router_id` names it, `device` is the daemon's TUN (None: the
+    kernel translates), `command` the absolute path of `jsync`, `control` the daemon's control
+    socket if it isn't the default one. `script_security` has keepalived refuse scripts that others
+    than root could change.
     """
-    instances = {
-        name: _instance(name, virtual, section)
-        for name, virtual in (("jsync6", section.ipv6), ("jsync4", section.ipv4))
-        if virtual is not None
-    }
     option = f" --control {control}" if control is not None else ""
     notify = f'    notify "{command} notify{option}"\n' if section.fifo is None else ""
-    return "\n".join(
-        [
-            _globals(router_id, section.fifo, script_security),
-            _check(f"{command} check{option}"),
-            _group(list(instances), device, notify),
-            *instances.values(),
+    parts = [
+        _globals(router_id, section.fifo, script_security),
+        _check(f"{command} check{option}"),
+    ]
+    for group in _groups(section, node):
+        parts.append(_group(group, device, notify))
+        parts += [
+            _instance(name, virtual, group, section) for name, virtual in group.instances.items()
         ]
-    )
+    return "\n".join(parts)
 
 
 def _globals(router_id: str, notify_fifo: str | None, script_security: bool) -> str:
@@ -150,12 +267,11 @@ vrrp_script jsync_check {{
 """
 
 
-def _group(names: list[str], device: str | None, notify: str) -> str:
-    members = "\n".join(f"        {name}" for name in names)
+def _group(group: _Group, device: str | None, notify: str) -> str:
+    members = "\n".join(f"        {name}" for name in group.instances)
     track = "" if device is None else _track(device)
     return f"""\
-# Both IP versions move together: a translator needs both sides.
-vrrp_sync_group jsync {{
+{group.comment}vrrp_sync_group {group.name} {{
     group {{
 {members}
     }}
@@ -175,14 +291,16 @@ def _track(device: str) -> str:
 """
 
 
-def _instance(name: str, virtual: VirtualAddresses, section: KeepalivedSection) -> str:
+def _instance(
+    name: str, virtual: VirtualAddresses, group: _Group, section: KeepalivedSection
+) -> str:
     addresses = "\n".join(f"        {address}" for address in virtual.addresses)
     return f"""\
 vrrp_instance {name} {{
     state BACKUP
     interface {virtual.interface}
-    virtual_router_id {section.virtual_router_id}
-    priority {section.priority}
+    virtual_router_id {group.virtual_router_id}
+    priority {group.priority}
     advert_int {section.advert_int:g}
     # Who was cut off learns what it has missed. From a dead MASTER it takes over at once.
     preempt_delay {section.preempt_delay:g}

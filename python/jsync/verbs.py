@@ -139,6 +139,9 @@ class Verbs:
             "cluster": settings.sync.cluster if settings.sync else None,
             "state": self.state,
             "role": self._failover.role,
+            "slices": [
+                {"node": node, "state": state} for node, state in self._failover.slices.items()
+            ],
             "keepalived": [asdict(instance) for instance in self._failover.instances],
             **self._engine.status(),
             "ready": ready,

@@ -10,7 +10,7 @@ import soak
 from labs import JSYNC, needs_lab
 
 REPOSITORY = Path(__file__).parents[2]
-CONTRIB = REPOSITORY / "contrib" / "keepalived"
+CONTRIB = REPOSITORY / "contrib"
 
 pytestmark = needs_lab
 
@@ -66,18 +66,25 @@ def complaints(path: Path) -> str:
     return done.stdout
 
 
-def test_keepalived_accepts_what_is_generated(tmp_path: Path) -> None:
+@pytest.fixture(params=["keepalived", "active-active"])
+def example(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+def test_keepalived_accepts_what_is_generated(tmp_path: Path, example: str) -> None:
     conf = tmp_path / "keepalived.conf"
-    conf.write_text(generated(CONTRIB / "jsync.toml"))
+    conf.write_text(generated(CONTRIB / example / "jsync.toml"))
     assert "exit status 0" in complaints(conf)
 
 
 def test_keepalived_does_complain_where_it_should(tmp_path: Path) -> None:
     conf = tmp_path / "keepalived.conf"
-    conf.write_text(generated(CONTRIB / "jsync.toml").replace("advert_int 0.1", "advert_ind 0.1"))
+    text = generated(CONTRIB / "keepalived" / "jsync.toml")
+    conf.write_text(text.replace("advert_int 0.1", "advert_ind 0.1"))
     assert "exit status 0" not in complaints(conf)
 
 
-def test_the_example_is_what_is_generated() -> None:
-    text = generated(CONTRIB / "jsync.toml").replace(JSYNC, "/usr/local/bin/jsync")
-    assert (CONTRIB / "keepalived.conf").read_text() == text
+def test_the_example_is_what_is_generated(example: str) -> None:
+    text = generated(CONTRIB / example / "jsync.toml").replace(JSYNC, "/usr/local/bin/jsync")
+    assert (CONTRIB / example / "keepalived.conf").read_text() == text

@@ -41,7 +41,10 @@ class Host:
     def prepare(self) -> None:
         raise NotImplementedError
 
-    connect = promote = announce = demote = undo = prepare
+    def hold(self, held: frozenset[int]) -> None:
+        raise NotImplementedError
+
+    connect = announce = undo = prepare
 
 
 class World:

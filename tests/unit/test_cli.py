@@ -51,6 +51,7 @@ STATUS = {
     "cluster": "campus",
     "state": "running",
     "role": "primary",
+    "slices": [{"node": 1, "state": "MASTER"}, {"node": 2, "state": None}],
     "keepalived": [{"type": "GROUP", "name": "jsync", "state": "MASTER", "priority": 200}],
     "ready": True,
     "reason": "it has taken a snapshot",
@@ -222,6 +223,7 @@ def test_the_bib(jsync: Jsync) -> None:
 def test_status_peers_options_and_counters(jsync: Jsync) -> None:
     _, out, _ = jsync("instance", "status")
     assert "role:            primary" in out
+    assert "slices:          own MASTER, of node 2 not told of" in out
     assert "ready:           yes: it has taken a snapshot" in out
     assert "node 1 of cluster campus, by tcp" in out
     assert "acked, 3 packets wait for peers" in out

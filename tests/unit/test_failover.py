@@ -1,6 +1,6 @@
 import pytest
 
-from jsync.failover import Failover, Instance, parse_fifo_line
+from jsync.failover import WHOLE, Failover, Instance, parse_fifo_line
 
 
 def test_a_node_of_a_cluster_is_backup_until_keepalived_says_master() -> None:
@@ -26,6 +26,44 @@ def test_one_master_among_several_instances_is_enough() -> None:
     failover.notify("INSTANCE", "VI_4", "MASTER", 100)
     failover.notify("INSTANCE", "VI_6", "BACKUP", 100)
     assert failover.is_primary
+
+
+def test_each_slice_has_its_master() -> None:
+    failover = Failover(alone=False, slices=[2, 1])
+    assert failover.slices == {1: None, 2: None}
+    failover.notify("GROUP", "jsync-1", "MASTER", 250)
+    failover.notify("GROUP", "jsync-2", "BACKUP", 225)
+    assert failover.slices == {1: "MASTER", 2: "BACKUP"}
+    assert failover.held == {1}
+    assert failover.role == "primary"
+    failover.notify("GROUP", "jsync-2", "MASTER", 225)
+    failover.notify("GROUP", "jsync-1", "FAULT", 250)
+    assert failover.held == {2}
+    failover.notify("GROUP", "jsync-2", "BACKUP", 225)
+    assert failover.held == frozenset()
+    assert failover.role == "backup"
+
+
+def test_a_slice_is_held_when_one_ip_version_has_come() -> None:
+    failover = Failover(alone=False, slices=[1, 2])
+    failover.notify("INSTANCE", "jsync6-1", "MASTER", 250)
+    failover.notify("INSTANCE", "jsync4-1", "BACKUP", 250)
+    assert failover.held == {1}
+
+
+@pytest.mark.parametrize("name", ["jsync-3", "jsync", "jsync4", "VI_1", "jsync-1x", "-1"])
+def test_what_moves_no_slice_of_ours_gives_none(name: str) -> None:
+    failover = Failover(alone=False, slices=[1, 2])
+    failover.notify("GROUP", name, "MASTER", 250)
+    assert failover.held == frozenset()
+
+
+def test_without_slices_pool4_is_held_as_a_whole() -> None:
+    failover = Failover(alone=False)
+    assert failover.held == frozenset()
+    failover.notify("GROUP", "jsync-1", "MASTER", 250)
+    assert failover.held == {WHOLE}
+    assert failover.slices == {}
 
 
 @pytest.mark.parametrize("state", ["MASTER_RX_LOWER_PRI", "MASTER_PRIORITY", "BACKUP_PRIORITY"])

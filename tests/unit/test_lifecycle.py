@@ -33,6 +33,20 @@ cluster = "campus"
 plaintext = true
 interface = "priv"
 """
+SLICES = (
+    CONFIG.replace(
+        'pool4 = [{{ prefix = "192.0.2.1", ports = "61001-65535" }}]',
+        'pool4 = [{{ prefix = "192.0.2.1", node = 1 }}, {{ prefix = "192.0.2.2", node = 2 }}]',
+    )
+    + """\
+[[keepalived.slice]]
+node = 1
+ipv4 = {{ interface = "to4", addresses = ["192.0.2.1/24"] }}
+[[keepalived.slice]]
+node = 2
+ipv4 = {{ interface = "to4", addresses = ["192.0.2.2/24"] }}
+"""
+)
 
 
 class FakeEngine:
@@ -154,14 +168,11 @@ class FakeDataplane:
     def connect(self) -> None:
         self.history.append("connect")
 
-    def promote(self) -> None:
-        self.history.append("promote")
+    def hold(self, held: frozenset[int]) -> None:
+        self.history.append(f"hold {sorted(held)}")
 
     def announce(self) -> None:
         self.history.append("announce")
-
-    def demote(self) -> None:
-        self.history.append("demote")
 
     def change(self, settings: config.Settings) -> None:
         raise NotImplementedError
@@ -195,7 +206,7 @@ class FakeTransport:
 class World:
     """A daemon with everything around it faked but the control socket."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, text: str = CONFIG) -> None:
         self.history: list[str] = []
         self.engine = FakeEngine(self.history)
         self.dataplane = FakeDataplane(self.history)
@@ -204,7 +215,7 @@ class World:
         self.metrics: socket.socket | None = None
         self.metrics_port = 0
         self.control = str(directory / "control.sock")
-        text = CONFIG.format(control=self.control)
+        text = text.format(control=self.control)
         (directory / "jsync.toml").write_text(text)
         self.settings = config.load(str(directory / "jsync.toml"))
 
@@ -308,18 +319,18 @@ def test_changes_wait_for_the_node_to_be_ready(world: World) -> None:
 
 
 def test_a_host_that_refuses_to_answer_for_pool4_is_no_reason_to_end(world: World) -> None:
-    def fail() -> None:
-        world.history.append("refused")
+    def fail(held: frozenset[int]) -> None:
+        world.history.append(f"refused {sorted(held)}")
         raise Failure("there is no interface to4")
 
-    world.dataplane.promote = fail  # type: ignore[method-assign]
+    world.dataplane.hold = fail  # type: ignore[method-assign]
 
     def script(world: World) -> None:
         world.wait_for("message=translating")
         world.ask("notify", type="GROUP", name="jsync", state="MASTER", priority="1")
         world.wait_for("the host refused")
         world.ask("notify", type="GROUP", name="jsync", state="BACKUP", priority="1")
-        world.wait_for("demote")
+        world.wait_for("refused []")
         end()
 
     world.run(script)
@@ -401,15 +412,38 @@ def test_the_role_follows_keepalived(world: World) -> None:
         world.wait_for("message=translating")
         tell("BACKUP")
         tell("MASTER")
-        world.wait_for("promote")
+        world.wait_for("hold [0]")
         tell("FAULT")
-        world.wait_for("demote")
+        world.wait_for("hold []")
         with pytest.raises(Failure, match="none of"):
             tell("KING")
         end()
 
     world.run(script)
     assert "state=MASTER priority=200 role=primary" in world.log.getvalue()
+
+
+def test_each_slice_has_a_role(tmp_path: Path) -> None:
+    world = World(tmp_path, SLICES)
+
+    def tell(slice: int, state: str) -> None:
+        world.ask("notify", type="GROUP", name=f"jsync-{slice}", state=state, priority="200")
+
+    def script(world: World) -> None:
+        world.wait_for("message=translating")
+        tell(1, "MASTER")
+        world.wait_for("hold [1]")
+        tell(2, "MASTER")
+        world.wait_for("hold [1, 2]")
+        status = world.ask("instance", "status")
+        assert status["slices"] == [{"node": 1, "state": "MASTER"}, {"node": 2, "state": "MASTER"}]
+        tell(1, "FAULT")
+        world.wait_for("hold [2]")
+        tell(2, "BACKUP")
+        world.wait_for("hold []")
+        end()
+
+    world.run(script)
 
 
 def test_a_master_waits_for_its_addresses_to_leave_but_not_for_ever(

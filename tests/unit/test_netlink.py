@@ -9,6 +9,7 @@ import pytest
 
 from jsync import config
 from jsync.errors import Failure
+from jsync.failover import WHOLE
 from jsync.log import Log
 from jsync.netlink import arp, plan
 from jsync.netlink.dataplane import Dataplane
@@ -16,6 +17,9 @@ from jsync.netlink.journal import Journal
 from jsync.netlink.kernel import Family, Kernel
 from jsync.netlink.nftables import ruleset, table_name
 from jsync.netlink.steps import MARK_SPACE, Forwarding, LocalRule, ReservedPorts, Sysctl
+
+ALL = frozenset({WHOLE})
+"""What a primary holds where pool4 moves as a whole."""
 
 SHARED = """\
 [nat64]
@@ -226,7 +230,7 @@ def untouched(host: Host) -> Iterator[None]:
 def test_everything_is_undone(host: Host, text: str) -> None:
     with untouched(host):
         dataplane = host.up(text)
-        dataplane.promote()
+        dataplane.hold(ALL)
         dataplane.undo()
 
 
@@ -262,7 +266,7 @@ def test_a_start_that_dies_anywhere_is_cleaned_up_after_by_the_next(
         with untouched(host):
             host.kernel.crash_at = number
             try:
-                host.up(text).promote()
+                host.up(text).hold(ALL)
             except Crash:
                 crashed = True
             else:
@@ -317,7 +321,7 @@ def test_another_configuration_after_a_crash_undoes_what_it_does_not_want(host: 
 
 
 def test_a_crashed_primary_answers_arp_no_more(host: Host) -> None:
-    host.up(ROUTED).promote()
+    host.up(ROUTED).hold(ALL)
     assert ("neighbour", "198.51.100.2", "to4") in host.kernel.things
     host.up(ROUTED)
     assert not [thing for thing in host.kernel.things if thing[0] == "neighbour"]
@@ -326,9 +330,29 @@ def test_a_crashed_primary_answers_arp_no_more(host: Host) -> None:
 def test_a_former_primary_answers_arp_no_more(host: Host) -> None:
     with untouched(host):
         dataplane = host.up(ROUTED)
-        dataplane.promote()
-        dataplane.demote()
+        dataplane.hold(ALL)
+        dataplane.hold(frozenset())
         assert not [thing for thing in host.kernel.things if thing[0] == "neighbour"]
+        dataplane.undo()
+
+
+def test_arp_follows_each_slice(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    monkeypatch.setattr("jsync.netlink.dataplane.announce", lambda _, a: told.extend(a))
+
+    def answers() -> list[str]:
+        return sorted(str(thing[1]) for thing in host.kernel.things if thing[0] == "neighbour")
+
+    with untouched(host):
+        dataplane = host.up(SLICES)
+        dataplane.hold(frozenset({2}))
+        assert answers() == told == ["198.51.100.2", "198.51.100.3"]
+        told.clear()
+        dataplane.hold(frozenset({1, 2}))
+        assert len(answers()) == 4
+        assert told == ["198.51.100.0", "198.51.100.1"]
+        dataplane.hold(frozenset({1}))
+        assert answers() == ["198.51.100.0", "198.51.100.1"]
         dataplane.undo()
 
 
@@ -343,6 +367,19 @@ def test_a_journal_that_cannot_be_read_stops_the_start(host: Host) -> None:
         host.dataplane(SHARED)
 
 
+SLICES = """\
+[nat64]
+[[nat64.pool4]]
+prefix = "198.51.100.0/31"
+node = 1
+[[nat64.pool4]]
+prefix = "198.51.100.2/31"
+node = 2
+[dataplane]
+device = "jsync7"
+pool4 = "routed"
+proxy-arp = ["to4"]
+"""
 MORE = {
     SHARED: SHARED.replace("61001-65535", "50000-65535"),
     ROUTED: ROUTED.replace("198.51.100.0/30", "198.51.100.0/29"),
@@ -357,13 +394,13 @@ def parsed(text: str) -> config.Settings:
 def test_a_changed_pool4_is_followed_without_touching_the_rest(host: Host, text: str) -> None:
     with untouched(host):
         dataplane = host.up(text)
-        dataplane.promote()
+        dataplane.hold(ALL)
         host.kernel.history.clear()
         dataplane.change(parsed(MORE[text]))
         assert "down" not in host.kernel.history
         changed = host.kernel.state()
         fresh = Host(host.directory / "fresh")
-        fresh.up(MORE[text]).promote()
+        fresh.up(MORE[text]).hold(ALL)
         assert changed == fresh.kernel.state()
         dataplane.undo()
 
@@ -392,7 +429,7 @@ def test_a_command_that_comes_too_late_begins_nothing_again(host: Host) -> None:
         with pytest.raises(Failure, match="ending"):
             dataplane.change(parsed(MORE[ROUTED]))
         with pytest.raises(Failure, match="ending"):
-            dataplane.promote()
+            dataplane.hold(ALL)
 
 
 def test_a_set_up_that_fails_half_way_is_undone(

@@ -27,6 +27,7 @@ def run(arguments: list[str]) -> int:
         ("name", values["name"]),
         ("synchronisation", cluster if values["cluster"] else "none"),
         ("role", values["role"]),
+        ("slices", _slices(values)),
         (
             "durability",
             f"{durability}, {values['held_packets']} packets wait for peers" if durability else "",
@@ -47,6 +48,15 @@ def run(arguments: list[str]) -> int:
         if text != "":
             print(f"{name + ':':<17}{text}")
     return 0
+
+
+def _slices(values: dict[str, Any]) -> str:
+    """Each slice of pool4: whose it is, and what keepalived has said of it here."""
+    return ", ".join(
+        f"{'own' if entry['node'] == values['node'] else 'of node ' + str(entry['node'])}"
+        f" {entry['state'] or 'not told of'}"
+        for entry in values.get("slices") or ()
+    )
 
 
 def _translator(values: dict[str, Any]) -> str:

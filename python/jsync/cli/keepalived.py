@@ -28,6 +28,7 @@ def run(arguments: list[str]) -> int:
     control = settings.node.control
     text = generate(
         settings.keepalived,
+        node=settings.node.id,
         router_id=settings.node.name,
         device=settings.dataplane.device if settings.jool is None else None,
         command=jsync_command(),

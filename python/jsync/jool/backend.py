@@ -486,9 +486,8 @@ class NoHost:
 
     def prepare(self) -> None: ...  # noqa: D102
     def connect(self) -> None: ...  # noqa: D102
-    def promote(self) -> None: ...  # noqa: D102
+    def hold(self, held: frozenset[int]) -> None: ...  # noqa: D102
     def announce(self) -> None: ...  # noqa: D102
-    def demote(self) -> None: ...  # noqa: D102
     def change(self, settings: Settings) -> None: ...  # noqa: D102
     def undo(self) -> None: ...  # noqa: D102
 

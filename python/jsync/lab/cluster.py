@@ -159,6 +159,7 @@ class Cluster:
         assert settings.keepalived is not None
         text = keepalived.generate(
             settings.keepalived,
+            node=settings.node.id,
             router_id=settings.node.name,
             device=settings.dataplane.device,
             command=self._command,

@@ -20,14 +20,11 @@ class HostSide(Protocol):
     def connect(self) -> None:
         """Lead packets to the TUN."""
 
-    def promote(self) -> None:
-        """This node is primary now."""
+    def hold(self, held: frozenset[int]) -> None:
+        """This node is MASTER of these slices of pool4 now (see `jsync.failover`), and no other."""
 
     def announce(self) -> None:
-        """Tell the neighbours once more that it is."""
-
-    def demote(self) -> None:
-        """It is no longer."""
+        """Tell the neighbours once more what it holds."""
 
     def change(self, settings: "Settings") -> None:
         """Follow a changed pool4."""

@@ -7,11 +7,12 @@ from threading import Lock
 
 from jsync.config import Settings
 from jsync.errors import Failure
+from jsync.failover import WHOLE
 from jsync.log import Log
 from jsync.netlink.arp import announce
 from jsync.netlink.journal import Entry, Journal
 from jsync.netlink.kernel import Kernel
-from jsync.netlink.plan import connect_steps, pool4_addresses, prepare_steps, primary_steps
+from jsync.netlink.plan import connect_steps, held_steps, pool4_addresses, prepare_steps
 from jsync.netlink.steps import HOST_WIDE, AnyStep
 
 
@@ -32,7 +33,7 @@ class Dataplane:
         self._make_kernel = make_kernel
         path = Path(settings.node.control).parent / f"{settings.dataplane.device}.json"
         self._journal = journal if journal is not None else Journal(path)
-        self._is_primary = False
+        self._held: frozenset[int] = frozenset()
         self._is_over = False
         self._lock = Lock()
 
@@ -60,29 +61,29 @@ class Dataplane:
         with self._kernel() as kernel:
             self._apply(kernel, connect_steps(self._settings))
 
-    def promote(self) -> None:
-        """Answer ARP for pool4, and tell the neighbours. Raises Failure."""
-        self._is_primary = True
-        steps = primary_steps(self._settings)
-        if not steps:
+    def hold(self, held: frozenset[int]) -> None:
+        """Answer ARP for these slices of pool4, and tell the neighbours of those that are new.
+
+        Leaves ARP for others to the nodes that hold them now. Raises Failure.
+        """
+        new, self._held = held - self._held, held
+        keys = {step.key for step in held_steps(self._settings, held)}
+        possible = {step.key for step in held_steps(self._settings, {WHOLE})}
+        if not possible:
             return
         with self._kernel() as kernel:
-            self._apply(kernel, steps)
-        self.announce()
+            gone = possible - keys
+            self._undo(kernel, [e for e in self._journal.entries if e.step.key in gone])
+            self._apply(kernel, held_steps(self._settings, held))
+        self._announce(new)
 
     def announce(self) -> None:
-        """Tell the neighbours, who may have missed it, once more."""
-        for interface in self._settings.dataplane.proxy_arp:
-            announce(interface, pool4_addresses(self._settings))
+        """Tell the neighbours, who may have missed it, once more. Raises Failure."""
+        self._announce(self._held)
 
-    def demote(self) -> None:
-        """Leave ARP to the node that is primary now."""
-        self._is_primary = False
-        keys = {step.key for step in primary_steps(self._settings)}
-        if not keys:
-            return
-        with self._kernel() as kernel:
-            self._undo(kernel, [e for e in self._journal.entries if e.step.key in keys])
+    def _announce(self, held: frozenset[int]) -> None:
+        for interface in self._settings.dataplane.proxy_arp:
+            announce(interface, pool4_addresses(self._settings, held))
 
     def change(self, settings: Settings) -> None:
         """Follow a changed pool4 while packets flow. Raises Failure; nothing is changed then."""
@@ -114,7 +115,7 @@ class Dataplane:
         return [
             *prepare_steps(settings, kernel.learned_default_routes()),
             *connect_steps(settings),
-            *(primary_steps(settings) if self._is_primary else []),
+            *held_steps(settings, self._held),
         ]
 
     def _unwanted(self, wanted: list[AnyStep]) -> list[Entry]:
@@ -126,7 +127,7 @@ class Dataplane:
 
         Once all is undone there is nothing to do: a late command must not begin again.
         """
-        if self._is_over:
+        if self._is_over and steps:
             raise Failure("the daemon is ending")
         known = {entry.step.key: entry for entry in self._journal.entries}
         for step in steps:

@@ -6,8 +6,10 @@ that another node is about to go on with, never sees them.
 """
 
 import re
+from collections.abc import Collection
 
 from jsync.config import Settings
+from jsync.failover import WHOLE
 from jsync.netlink.nftables import ruleset, table_name
 from jsync.netlink.steps import (
     MARK_SPACE,
@@ -103,18 +105,18 @@ def connect_steps(settings: Settings) -> list[AnyStep]:
     return [*steps, Route(str(settings.pool6), TABLE_MAIN, METRIC, device)]
 
 
-def primary_steps(settings: Settings) -> list[AnyStep]:
-    """What only the primary does."""
+def held_steps(settings: Settings, held: Collection[int]) -> list[AnyStep]:
+    """What only who holds slices of pool4 does for them (see `pool4_addresses`)."""
     return [
         ProxyNeighbour(address, interface)
         for interface in settings.dataplane.proxy_arp
-        for address in pool4_addresses(settings)
+        for address in pool4_addresses(settings, held)
     ]
 
 
-def pool4_addresses(settings: Settings) -> list[str]:
-    """Every address of pool4."""
-    networks = {pool.network for pool in settings.pool4}
+def pool4_addresses(settings: Settings, held: Collection[int]) -> list[str]:
+    """Every address of these nodes' slices of pool4; with `WHOLE` among them all of it."""
+    networks = {p.network for p in settings.pool4 if WHOLE in held or p.node in held}
     return [str(address) for network in sorted(networks) for address in network]
 
 
