@@ -26,13 +26,19 @@ impl core::error::Error for AddrError {}
 #[serde(try_from = "String", into = "String")]
 pub struct Pool6 {
     prefix: Ipv6Addr,
+    /// Ones where `prefix` counts.
+    mask: Ipv6Addr,
     len: u8,
 }
 
 impl Pool6 {
     /// The well-known prefix, 64:ff9b::/96 (RFC 6052 §2.1).
-    pub const WELL_KNOWN: Self =
-        Self { prefix: Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0), len: 96 };
+    pub const WELL_KNOWN: Self = Self::new(Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0), 96);
+
+    /// `len` is from 1 to 128.
+    const fn new(prefix: Ipv6Addr, len: u8) -> Self {
+        Self { prefix, mask: Ipv6Addr::from_bits(u128::MAX << (128 - len)), len }
+    }
 
     /// The prefix, with zeros behind its length.
     pub fn prefix(&self) -> Ipv6Addr {
@@ -47,7 +53,10 @@ impl Pool6 {
     /// Whether `addr` lies in the prefix.
     #[inline]
     pub fn contains(&self, addr: &Ipv6Addr) -> bool {
-        (addr.to_bits() ^ self.prefix.to_bits()) >> (128 - u32::from(self.len)) == 0
+        // The same in either byte order.
+        let [addr, prefix, mask] =
+            [*addr, self.prefix, self.mask].map(|addr| u128::from_ne_bytes(addr.octets()));
+        (addr ^ prefix) & mask == 0
     }
 
     /// The IPv4 address inside `addr`, if `addr` lies in the prefix.
@@ -119,7 +128,7 @@ impl FromStr for Pool6 {
         if prefix.octets()[8] != 0 {
             return Err(error("bits 64 to 71 must be zero (RFC 6052)"));
         }
-        Ok(Self { prefix, len })
+        Ok(Self::new(prefix, len))
     }
 }
 

@@ -69,11 +69,13 @@ impl<'a> Packet<'a> {
     }
 
     /// The packet, from the first byte of its IP header.
+    #[inline(always)]
     pub fn bytes(&self) -> &[u8] {
         &self.buf[self.start..self.end]
     }
 
     /// The same, to be changed.
+    #[inline(always)]
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         &mut self.buf[self.start..self.end]
     }
@@ -96,6 +98,7 @@ impl<'a> Packet<'a> {
     /// Moves the beginning so that a header of `old` bytes can be written anew with `new` bytes.
     /// Returns false, changing nothing, if the buffer lacks the headroom or the packet the bytes.
     #[must_use]
+    #[inline(always)]
     pub fn resize_front(&mut self, old: usize, new: usize) -> bool {
         match (self.start + old).checked_sub(new) {
             Some(start) if start <= self.end => {

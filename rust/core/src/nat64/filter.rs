@@ -264,8 +264,15 @@ impl Nat64 {
     }
 
     /// A packet of a session that exists.
-    #[inline]
-    fn update(&mut self, now: Time, id: SessionId, proto: Proto, side: Side, event: Event) {
+    #[inline(always)]
+    pub(super) fn update(
+        &mut self,
+        now: Time,
+        id: SessionId,
+        proto: Proto,
+        side: Side,
+        event: Event,
+    ) {
         if proto != Proto::Tcp {
             let lifetime = self.table.timeouts().of(proto, State::Established);
             self.table.refresh(now, id, lifetime);

@@ -10,14 +10,12 @@ use alloc::vec;
 
 use super::Nat64;
 use super::incoming::{Tuple4, Tuple6};
-use super::verdict::Stop;
 use crate::packet::{HEADROOM, Outcome, OwnedPacket, Packet};
 use crate::queue::pop_front_if;
 use crate::stats::Counter;
 use crate::table::{Holding, Query, Wanted};
 use crate::time::Time;
 use crate::tuple::{Endpoint4, Proto};
-use crate::wire::{self, Parsed};
 
 /// Packets that may wait.
 const MAX_PACKETS: usize = 2048;
@@ -332,12 +330,7 @@ impl Nat64 {
         let mut buffer = vec![0; HEADROOM + len];
         buffer[HEADROOM..].copy_from_slice(&held.bytes);
         let mut packet = Packet::new(&mut buffer, HEADROOM, len, held.offload);
-        let verdict = match wire::parse(packet.bytes()) {
-            Ok(Parsed::V6(view)) => self.packet6(now, &mut packet, &view, None),
-            Ok(Parsed::V4(view)) => self.packet4(now, &mut packet, &view, None),
-            Err(refusal) => Err(Stop::from(refusal)),
-        };
-        self.settle(now, &mut packet, verdict);
+        self.all_steps(now, &mut packet, None);
         if packet.outcome == Outcome::Forward {
             let (bytes, offload) = (packet.bytes().to_vec(), packet.offload);
             self.push_packet(OwnedPacket { bytes, offload });

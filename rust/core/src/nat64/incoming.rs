@@ -50,7 +50,7 @@ pub struct InnerTuple<A> {
 ///
 /// # Errors
 /// The destination isn't in pool6; or the source is, and the packet would go round in circles.
-#[inline]
+#[inline(always)]
 pub fn check6(pool6: &Pool6, src: &Ipv6Addr, dst: &Ipv6Addr) -> Verdict<Ipv4Addr> {
     let dst4 = pool6.extract(dst).ok_or(DropReason::NotPool6)?;
     if pool6.contains(src) {
@@ -63,7 +63,7 @@ pub fn check6(pool6: &Pool6, src: &Ipv6Addr, dst: &Ipv6Addr) -> Verdict<Ipv4Addr
 ///
 /// # Errors
 /// See [`check6`] and [`Pool6::check`].
-#[inline]
+#[inline(always)]
 pub fn tuple6(pool6: &Pool6, view: &View6, allow_non_global: bool) -> Verdict<Tuple6> {
     let addr = check6(pool6, &view.src, &view.dst)?;
     pool6.check(addr, allow_non_global)?;
@@ -79,7 +79,7 @@ pub fn tuple6(pool6: &Pool6, view: &View6, allow_non_global: bool) -> Verdict<Tu
 ///
 /// # Errors
 /// None but for ICMP errors, which have no tuple of their own.
-#[inline]
+#[inline(always)]
 pub fn tuple4(view: &View4) -> Verdict<Tuple4> {
     Ok(Tuple4 {
         proto: proto(view.l4)?,

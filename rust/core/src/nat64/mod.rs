@@ -9,6 +9,7 @@ mod held;
 pub mod incoming;
 mod lookahead;
 pub mod outgoing;
+mod shortcut;
 pub mod tcp_fsm;
 mod verdict;
 
@@ -23,7 +24,7 @@ use held::Held;
 
 use crate::config::{Config, ConfigError};
 use crate::mutant::Mutant;
-use crate::packet::{OwnedPacket, Packet};
+use crate::packet::{Outcome, OwnedPacket, Packet};
 use crate::stats::{Counter, DropReason, Stats};
 use crate::table::fragment::Fragments;
 use crate::table::stored::Stored;
@@ -34,7 +35,7 @@ use crate::table::{
 };
 use crate::time::Time;
 use crate::tuple::Proto;
-use crate::wire::{self, IcmpError};
+use crate::wire::IcmpError;
 use crate::xlat::icmp_error;
 
 /// Packets of our own that may wait for `poll_packet`.
@@ -112,25 +113,22 @@ impl Nat64 {
     fn handle_chunk(&mut self, now: Time, chunk: &mut [Packet<'_>]) {
         let hints = lookahead::hints(&self.table, chunk);
         for (packet, hint) in chunk.iter_mut().zip(hints) {
-            let verdict = match packet.bytes().first().map(|byte| byte >> 4) {
+            let version = packet.bytes().first().map(|byte| byte >> 4);
+            let passed = match version {
                 Some(6) => {
                     self.stats.count(Counter::Received6);
-                    match wire::parse6(packet.bytes()) {
-                        Ok(view) => self.packet6(now, packet, &view, hint),
-                        Err(refusal) => Err(refusal.into()),
-                    }
+                    self.shortcut6(now, packet, hint)
                 }
                 Some(4) => {
                     self.stats.count(Counter::Received4);
-                    match wire::parse4(packet.bytes()) {
-                        Ok(view) => self.packet4(now, packet, &view, hint),
-                        Err(refusal) => Err(refusal.into()),
-                    }
+                    self.shortcut4(now, packet, hint)
                 }
-                Some(_) => Err(DropReason::UnknownVersion.into()),
-                None => Err(DropReason::Malformed.into()),
+                _ => None,
             };
-            self.settle(now, packet, verdict);
+            match passed {
+                Some(()) => packet.outcome = Outcome::Forward,
+                None => self.all_steps(now, packet, hint),
+            }
         }
     }
 

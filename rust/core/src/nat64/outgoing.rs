@@ -9,7 +9,7 @@ use crate::packet::{Outcome, Packet};
 use crate::stats::{Counter, DropReason};
 use crate::time::Time;
 use crate::tuple::{Endpoint4, Endpoint6, Proto};
-use crate::wire::{IcmpError, Refusal, View4, View6};
+use crate::wire::{self, IcmpError, Parsed, Refusal, View4, View6};
 use crate::xlat::{Translated, hairpin, v4to6, v6to4};
 
 /// Where a packet goes: the addresses of the translated one.
@@ -39,10 +39,18 @@ pub enum Route {
 }
 
 impl Nat64 {
-    /// Takes an IPv6 packet through all steps.
-    // The compiler would call it, since packets that waited take this road too: 20 instructions.
-    #[inline(always)]
-    pub(super) fn packet6(
+    /// Takes a packet through all steps.
+    #[inline(never)]
+    pub(super) fn all_steps(&mut self, now: Time, packet: &mut Packet<'_>, hint: Option<u32>) {
+        let verdict = match wire::parse(packet.bytes()) {
+            Ok(Parsed::V6(view)) => self.packet6(now, packet, &view, hint),
+            Ok(Parsed::V4(view)) => self.packet4(now, packet, &view, hint),
+            Err(refusal) => Err(refusal.into()),
+        };
+        self.settle(now, packet, verdict);
+    }
+
+    fn packet6(
         &mut self,
         now: Time,
         packet: &mut Packet<'_>,
@@ -59,9 +67,7 @@ impl Nat64 {
         self.send6(packet, view, route)
     }
 
-    /// Takes an IPv4 packet through all steps.
-    #[inline(always)]
-    pub(super) fn packet4(
+    fn packet4(
         &mut self,
         now: Time,
         packet: &mut Packet<'_>,
@@ -92,7 +98,7 @@ impl Nat64 {
         if tuple.proto == Proto::Icmp && self.config.global.drop_icmpv6_info {
             return Err(DropReason::Filtered.into());
         }
-        if self.config.global.denylist4.iter().any(|denied| denied.contains(tuple.dst4.addr)) {
+        if self.is_denied(tuple.dst4.addr) {
             return Err(Refusal::Reply(DropReason::Denylisted, IcmpError::AdminProhibited).into());
         }
         check_hops(view.hop_limit)?;
@@ -266,13 +272,20 @@ impl Nat64 {
         found.map(|_| ()).ok_or_else(|| DropReason::NoSession.into())
     }
 
+    /// Whether the operator forbids packets to the address.
+    #[inline]
+    pub(super) fn is_denied(&self, addr: Ipv4Addr) -> bool {
+        self.config.global.denylist4.iter().any(|denied| denied.contains(addr))
+    }
+
     /// Whether pool6 may carry the address.
     #[inline]
-    fn check4(&self, addr: Ipv4Addr) -> Result<(), DropReason> {
+    pub(super) fn check4(&self, addr: Ipv4Addr) -> Result<(), DropReason> {
         self.config.pool6.check(addr, self.config.global.allow_non_global)
     }
 
-    fn embed(&self, endpoint: Endpoint4) -> Endpoint6 {
+    #[inline]
+    pub(super) fn embed(&self, endpoint: Endpoint4) -> Endpoint6 {
         Endpoint6 { addr: self.config.pool6.embed(endpoint.addr), port: endpoint.port }
     }
 
@@ -297,7 +310,7 @@ impl Nat64 {
 
     /// What became of a packet after all steps.
     #[inline]
-    pub(super) fn settle(&mut self, now: Time, packet: &mut Packet<'_>, verdict: Verdict<()>) {
+    fn settle(&mut self, now: Time, packet: &mut Packet<'_>, verdict: Verdict<()>) {
         packet.outcome = match verdict {
             Ok(()) => Outcome::Forward,
             Err(Stop::Consumed | Stop::Held) => Outcome::Consumed,

@@ -8,7 +8,7 @@ use crate::time::Time;
 
 impl Table {
     /// A packet was seen: the session lives for `lifetime_ms` from now.
-    #[inline]
+    #[inline(always)]
     pub fn refresh(&mut self, now: Time, id: SessionId, lifetime_ms: u32) {
         let session = self.arena.session_mut(id);
         let new = deadline(now, lifetime_ms);

@@ -260,13 +260,20 @@ impl Table {
     }
 
     /// The session of a BIB entry with an IPv4 endpoint.
-    #[inline]
+    #[inline(always)]
     pub fn find_session(&self, slot: u32, dst4: u32, dst_port: u16) -> Option<SessionId> {
-        let bib = self.arena.bib(slot);
-        let first = &bib.first;
+        let first = &self.arena.bib(slot).first;
         if first.dst4 == dst4 && first.dst_port == dst_port && first.is_live() {
             return Some(SessionId::inline(slot));
         }
+        self.find_further(slot, dst4, dst_port)
+    }
+
+    /// The same of those beyond the first.
+    #[inline(never)]
+    fn find_further(&self, slot: u32, dst4: u32, dst_port: u16) -> Option<SessionId> {
+        let bib = self.arena.bib(slot);
+        let first = &bib.first;
         if bib.sessions <= u32::from(first.is_live()) {
             return None;
         }

@@ -133,7 +133,7 @@ impl Pool4 {
         })
     }
 
-    #[inline]
+    #[inline(always)]
     fn space(&self, proto: Proto, address: u32) -> Option<usize> {
         // Nearly every pool is one prefix, whose addresses need no hash.
         let first = *self.addresses.first()?;
@@ -144,6 +144,11 @@ impl Pool4 {
         if self.is_contiguous {
             return None;
         }
+        self.scattered_space(proto, address)
+    }
+
+    #[inline(never)]
+    fn scattered_space(&self, proto: Proto, address: u32) -> Option<usize> {
         let found = self
             .by_address
             .find(self.keys.tag(u128::from(address), 0), |n| self.addresses[n as usize] == address);
@@ -151,7 +156,7 @@ impl Pool4 {
     }
 
     /// Whether the transport address is in the pool.
-    #[inline]
+    #[inline(always)]
     pub fn contains(&self, proto: Proto, address: u32, port: u16) -> bool {
         self.space(proto, address).is_some_and(|n| self.has(self.spaces[n].ranges, port))
     }

@@ -75,7 +75,7 @@ pub struct Repr {
 
 impl Repr {
     /// The header, checksum included.
-    #[inline]
+    #[inline(always)]
     pub fn to_bytes(&self) -> [u8; HEADER_LEN] {
         let words = [
             0x4500_0000 | (u32::from(self.tos) << 16) | u32::from(self.total_len),

@@ -39,7 +39,7 @@ pub struct Repr {
 
 impl Repr {
     /// The header.
-    #[inline]
+    #[inline(always)]
     pub fn to_bytes(&self) -> [u8; HEADER_LEN] {
         // The first 8 bytes are one number: narrow stores would be read back by wide loads.
         let first = (0x6000_0000 | (u64::from(self.traffic_class) << 20)) << 32

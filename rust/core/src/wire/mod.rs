@@ -16,6 +16,7 @@ pub mod view;
 
 pub use refusal::{IcmpError, Refusal};
 pub use view::{Fragment, Inner, L4, Parsed, View, View4, View6, parse, parse4, parse6};
+pub(crate) use view::{ordinary4, ordinary6};
 
 /// The 16-bit number at `offset`; the caller has checked that it is there.
 #[inline]

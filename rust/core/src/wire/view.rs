@@ -203,7 +203,7 @@ pub fn parse4(bytes: &[u8]) -> Result<View4, Refusal> {
 /// Nearly every packet: TCP or UDP without options or fragmentation. Whatever else it is, and what
 /// is wrong with it, is for [`parse4_unusual`] to find out.
 #[inline(always)]
-fn ordinary4(bytes: &[u8]) -> Option<View4> {
+pub(crate) fn ordinary4(bytes: &[u8]) -> Option<View4> {
     let header: &[u8; ipv4::HEADER_LEN] = bytes.first_chunk()?;
     let total_len = usize::from(be16(header, ipv4::TOTAL_LEN));
     let l4 = bytes.get(ipv4::HEADER_LEN..total_len)?;
@@ -259,7 +259,7 @@ pub fn parse6(bytes: &[u8]) -> Result<View6, Refusal> {
 
 /// Nearly every packet: TCP or UDP without extension headers.
 #[inline(always)]
-fn ordinary6(bytes: &[u8]) -> Option<View6> {
+pub(crate) fn ordinary6(bytes: &[u8]) -> Option<View6> {
     let header: &[u8; ipv6::HEADER_LEN] = bytes.first_chunk()?;
     let total_len = ipv6::HEADER_LEN + usize::from(be16(header, ipv6::PAYLOAD_LEN));
     let l4 = bytes.get(ipv6::HEADER_LEN..total_len)?;

@@ -35,7 +35,7 @@ pub enum Translated {
 ///
 /// # Errors
 /// The time to live ran out; a fragment without UDP checksum; no headroom.
-#[inline]
+#[inline(always)]
 pub fn translate(
     packet: &mut Packet<'_>,
     view: &View4,
@@ -46,16 +46,9 @@ pub fn translate(
     if view.hop_limit <= 1 {
         return Err(Refusal::Reply(DropReason::TtlExpired, IcmpError::TimeExceeded));
     }
-    let header_len = match view.fragment {
-        None => ipv6::HEADER_LEN,
-        Some(_) => ipv6::HEADER_LEN + ipv6_ext::FRAGMENT_LEN,
-    };
-    let payload_len = view.total_len as usize - usize::from(view.l4_offset);
-    let word = ipv4::fragment(packet.bytes());
+    let (header_len, payload_len) = lengths(view);
     let ident = be16(packet.bytes(), ipv4::IDENT);
-    let cut = header_len + payload_len > usize::from(globals.lowest_ipv6_mtu)
-        && word & ipv4::DF == 0
-        && packet.offload.gso == Gso::None;
+    let cut = is_cut(packet, view, globals);
     let header = ipv6::Repr {
         traffic_class: traffic_class(packet.bytes(), globals),
         payload_len: (header_len - ipv6::HEADER_LEN + payload_len) as u16,
@@ -77,7 +70,7 @@ pub fn translate(
     if cut {
         let fragment =
             view.fragment.unwrap_or(Fragment { offset: 0, more: false, id: ident.into() });
-        return Ok(Translated::Fragments(fragments(packet, view, header, fragment, globals)));
+        return Ok(Translated::Fragments(fragments(packet, *view, header, fragment, globals)));
     }
     if !packet.resize_front(view.l4_offset.into(), header_len) {
         return Err(DropReason::NoHeadroom.into());
@@ -92,6 +85,25 @@ pub fn translate(
     Ok(Translated::InPlace)
 }
 
+/// Bytes of the translated packet's headers in front of the transport header, and of the rest.
+#[inline(always)]
+fn lengths(view: &View4) -> (usize, usize) {
+    let header_len = match view.fragment {
+        None => ipv6::HEADER_LEN,
+        Some(_) => ipv6::HEADER_LEN + ipv6_ext::FRAGMENT_LEN,
+    };
+    (header_len, view.total_len as usize - usize::from(view.l4_offset))
+}
+
+/// Whether the packet becomes [`Translated::Fragments`].
+#[inline(always)]
+pub(crate) fn is_cut(packet: &Packet<'_>, view: &View4, globals: &Globals) -> bool {
+    let (header_len, payload_len) = lengths(view);
+    header_len + payload_len > usize::from(globals.lowest_ipv6_mtu)
+        && ipv4::fragment(packet.bytes()) & ipv4::DF == 0
+        && packet.offload.gso == Gso::None
+}
+
 const fn number(l4: L4) -> u8 {
     match l4 {
         L4::Tcp => ipv4::TCP,
@@ -104,7 +116,7 @@ const fn number(l4: L4) -> u8 {
 ///
 /// # Errors
 /// See [`fill_checksum`]; nothing is changed then.
-#[inline]
+#[inline(always)]
 fn transport(
     packet: &mut Packet<'_>,
     view: &View4,
@@ -117,7 +129,7 @@ fn transport(
     let change = Change { addresses, src_port: src.port, dst_port: dst.port };
     match view.l4 {
         L4::Udp if !partial && be16(l4, udp::CHECKSUM) == 0 => {
-            return fill_checksum(packet, view, src, dst);
+            return fill_checksum(packet, *view, src, dst);
         }
         L4::Tcp | L4::Udp => change.apply(l4, view.l4, partial),
         L4::IcmpQuery | L4::IcmpError => {
@@ -133,10 +145,11 @@ fn transport(
 ///
 /// # Errors
 /// A fragment, whose checksum would cover what isn't here.
+// The view by value: if it were lent, it would have to be in memory for every other packet too.
 #[cold]
 fn fill_checksum(
     packet: &mut Packet<'_>,
-    view: &View4,
+    view: View4,
     src: Endpoint6,
     dst: Endpoint6,
 ) -> Result<(), Refusal> {
@@ -177,7 +190,7 @@ fn echo(l4: &mut [u8], pseudo_header: Sum, identifier: u16) {
 #[cold]
 fn fragments(
     packet: &mut Packet<'_>,
-    view: &View4,
+    view: View4,
     header: ipv6::Repr,
     whole: Fragment,
     globals: &Globals,
@@ -325,7 +338,7 @@ fn inner_headers(
     (bytes, len)
 }
 
-#[inline]
+#[inline(always)]
 fn traffic_class(header: &[u8], globals: &Globals) -> u8 {
     if globals.zeroize_traffic_class { 0 } else { header[ipv4::TOS] }
 }

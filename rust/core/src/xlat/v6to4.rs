@@ -26,7 +26,7 @@ const QUOTE_UNIT: usize = 4;
 ///
 /// # Errors
 /// The hop limit ran out, or the packet is larger than IPv4 allows.
-#[inline]
+#[inline(always)]
 pub fn translate(
     packet: &mut Packet<'_>,
     view: &View6,
@@ -66,7 +66,7 @@ pub fn translate(
 }
 
 /// The IPv4 header of a packet, or why it can't have one.
-#[inline]
+#[inline(always)]
 fn header(
     packet: &Packet<'_>,
     view: &View6,
@@ -104,7 +104,7 @@ fn header(
     })
 }
 
-#[inline]
+#[inline(always)]
 fn tos(header: &[u8], globals: &Globals) -> u8 {
     if globals.override_tos { globals.tos } else { ipv6::traffic_class(header) }
 }
@@ -121,7 +121,7 @@ const fn dont_fragment(size: usize) -> u16 {
 }
 
 /// The size in which a packet goes over the link: of a super-packet, a segment's.
-#[inline]
+#[inline(always)]
 fn segment_len(packet: &Packet<'_>, view: &View6, total_len: usize) -> usize {
     if packet.offload.gso == Gso::None {
         return total_len;
