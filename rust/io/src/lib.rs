@@ -4,11 +4,13 @@
 pub mod alloc;
 mod clock;
 mod fd;
+mod memory;
 mod tun;
 mod vnet;
 mod worker;
 
 pub use clock::now;
 pub use fd::EventFd;
+pub use memory::Unused;
 pub use tun::{DeviceError, Tun};
 pub use worker::{Driver, Engine, WorkerState};

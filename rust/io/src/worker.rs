@@ -14,6 +14,7 @@ use jsync_core::stats::Counter;
 use jsync_core::time::Time;
 use parking_lot::{Mutex, MutexGuard};
 
+use crate::memory::{Ahead, Unused};
 use crate::{DeviceError, EventFd, Tun, clock, fd, vnet};
 
 /// Packets read before any of them is handled.
@@ -41,6 +42,8 @@ pub trait Engine: Send + 'static {
     fn has_output(&mut self, now: Time) -> bool;
     /// Counts something that happened at the device.
     fn count(&mut self, counter: Counter, n: u64);
+    /// Addresses of memory that it will use, from the beginning of each stretch on.
+    fn unused_memory(&self) -> Unused;
 }
 
 /// What became of the worker.
@@ -91,6 +94,8 @@ struct Slot<E> {
     packets: Vec<OwnedPacket>,
     /// When the worker will wake by itself.
     wakes: Option<Time>,
+    /// Pages that the engine will need soon.
+    ahead: Ahead,
     /// `output` is raised.
     raised: bool,
     /// The longest time for which somebody else than the worker kept packets waiting.
@@ -101,7 +106,7 @@ struct Slot<E> {
 }
 
 impl<E: Engine> Slot<E> {
-    /// Makes `output` readable if there is some, and only then.
+    /// After whatever the engine did: makes `output` readable if there is some, and only then.
     fn announce(&mut self, now: Time, output: &EventFd) {
         let has_output = self.notice.is_some() || self.engine.has_output(now);
         match (self.raised, has_output) {
@@ -110,6 +115,7 @@ impl<E: Engine> Slot<E> {
             _ => {}
         }
         self.raised = has_output;
+        self.ahead.follow(self.engine.unused_memory());
     }
 }
 
@@ -134,6 +140,7 @@ impl<E: Engine> Driver<E> {
             engine,
             packets: Vec::new(),
             wakes: None,
+            ahead: Ahead::new()?,
             raised: false,
             longest_pause: Duration::ZERO,
             state: WorkerState::Stopped,
@@ -509,6 +516,9 @@ mod tests {
                 Counter::DeviceDown => self.down += n,
                 _ => panic!("{counter:?}"),
             }
+        }
+        fn unused_memory(&self) -> Unused {
+            [0..0, 0..0]
         }
     }
 

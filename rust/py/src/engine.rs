@@ -6,7 +6,7 @@ use jsync_core::stats::Counter;
 use jsync_core::sync::Transmit;
 use jsync_core::table::Side;
 use jsync_core::time::Time;
-use jsync_io::Engine;
+use jsync_io::{Engine, Unused};
 
 /// A node that looks one frame and one event ahead, to know whether Python is to be woken. The
 /// other frames are made when they are fetched: a slow reader makes changes coalesce, not queue.
@@ -80,5 +80,9 @@ impl Engine for Driven {
 
     fn count(&mut self, counter: Counter, n: u64) {
         self.node.nat64_mut().stats.add(counter, n);
+    }
+
+    fn unused_memory(&self) -> Unused {
+        self.node.nat64().unused_memory()
     }
 }

@@ -16,6 +16,7 @@ mod verdict;
 use alloc::collections::VecDeque;
 use alloc::string::ToString;
 use core::net::{Ipv4Addr, Ipv6Addr};
+use core::ops::Range;
 
 pub use change::ChangeError;
 pub use verdict::{Stop, Verdict};
@@ -366,6 +367,11 @@ impl Nat64 {
     /// Memory that the table has in use, in bytes: an estimate from the counts.
     pub fn table_bytes(&self) -> usize {
         self.table.bytes()
+    }
+
+    /// Addresses that the table's next records will have: reserved, and perhaps no memory yet.
+    pub fn unused_memory(&self) -> [Range<usize>; 2] {
+        self.table.unused_memory()
     }
 
     fn count_bibs(&mut self) {

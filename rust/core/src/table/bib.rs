@@ -1,6 +1,7 @@
 //! BIB entries as they lie in memory, and the arena of all records.
 
 use alloc::vec::Vec;
+use core::ops::Range;
 
 use super::session::{NIL, Overflow, Session, SessionId};
 use crate::tuple::Proto;
@@ -130,6 +131,15 @@ impl Arena {
     /// Bytes of the records that were ever used.
     pub fn bytes(&self) -> usize {
         self.bibs.len() * size_of::<Bib>() + self.overflow.len() * size_of::<Overflow>()
+    }
+
+    /// The addresses of what was reserved and never used, BIB entries and further sessions.
+    pub fn unused_memory(&self) -> [Range<usize>; 2] {
+        fn behind<T>(records: &Vec<T>) -> Range<usize> {
+            let all = records.as_ptr_range();
+            all.end.addr()..all.start.addr() + records.capacity() * size_of::<T>()
+        }
+        [behind(&self.bibs), behind(&self.overflow)]
     }
 
     /// The BIB entry of that slot.

@@ -32,6 +32,7 @@ mod tests;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::net::{Ipv4Addr, Ipv6Addr};
+use core::ops::Range;
 
 use bib::{Arena, Bib, bib_flag};
 use blocks::Blocks;
@@ -180,6 +181,11 @@ impl Table {
     pub fn bytes(&self) -> usize {
         let resident = |index: &Index| index.bytes().min(index.len() as usize * 4096);
         self.arena.bytes() + self.pool4.bytes() + resident(&self.by_src6) + resident(&self.by_dst4)
+    }
+
+    /// Addresses that the next records will have, BIB entries and further sessions.
+    pub fn unused_memory(&self) -> [Range<usize>; 2] {
+        self.arena.unused_memory()
     }
 
     /// The lifetimes in force.
