@@ -64,6 +64,8 @@ pub struct Pool4 {
     /// Three for each address, in the order of the protocols' numbers.
     spaces: Vec<Space>,
     groups: [Group; 3],
+    /// Ports of spaces that have memory.
+    materialised: usize,
 }
 
 impl Pool4 {
@@ -93,6 +95,7 @@ impl Pool4 {
             ranges: alloc::vec![Vec::new()],
             spaces: Vec::with_capacity(addresses.len() * 3),
             groups: Default::default(),
+            materialised: 0,
             addresses,
         };
         pool.add_spaces(entries);
@@ -280,6 +283,7 @@ impl Pool4 {
         }
         let len = usize::from(last.max - space.base) + 1;
         space.slots = alloc::vec![0; len];
+        self.materialised += len;
         for (parity, free) in space.free.iter_mut().enumerate() {
             *free = BitSet::new(len.div_ceil(2));
             for range in &self.ranges[space.own as usize] {
@@ -305,6 +309,7 @@ impl Pool4 {
                 .space(proto, address)
                 .filter(|&now| lists(&self.ranges, &self.spaces[now]) == lists(&old.ranges, space));
             if let Some(now) = same {
+                self.materialised += space.slots.len();
                 self.spaces[now].slots = core::mem::take(&mut space.slots);
                 self.spaces[now].free = core::mem::take(&mut space.free);
                 let space = &self.spaces[now];
@@ -325,8 +330,8 @@ impl Pool4 {
 
     /// Bytes in use.
     pub fn bytes(&self) -> usize {
-        let spaces: usize = self.spaces.iter().map(|s| s.slots.len() * 4 + s.slots.len() / 8).sum();
-        spaces + self.spaces.len() * size_of::<Space>() + self.by_address.bytes()
+        let ports = self.materialised * 4 + self.materialised / 8;
+        ports + self.spaces.len() * size_of::<Space>() + self.by_address.bytes()
     }
 }
 
@@ -545,8 +550,12 @@ mod tests {
         assert_eq!(evicted, [0, 2]);
         assert_eq!(pool.owner(Proto::Tcp, addr("192.0.2.0"), 5009), Some(1));
         assert_eq!(pool.owner(Proto::Tcp, addr("192.0.2.0"), 5000), None);
+        pool.claim(Proto::Udp, addr("198.51.100.7"), 9, 3);
         pool.replace(&entries, &mut |_| panic!("nothing changes"));
         assert_eq!(pool.owner(Proto::Tcp, addr("192.0.2.0"), 5009), Some(1));
+        let ports = pool.spaces.iter().map(|space| space.slots.len()).sum::<usize>();
+        assert!(ports > 1000);
+        assert_eq!(pool.materialised, ports);
     }
 
     #[test]
