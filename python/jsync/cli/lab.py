@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 from jsync.errors import Failure
 from jsync.lab import isolation
@@ -26,7 +26,18 @@ def run(arguments: list[str]) -> int:
     )
     parser.add_argument("--name", default=DEFAULT, help="of the lab, where there are many")
     verbs = parser.add_subparsers(dest="verb", required=True)
-    verbs.add_parser("up", help="build it, start the daemons and keepalived")
+    up = verbs.add_parser("up", help="build it, start the daemons and keepalived")
+    up.add_argument(
+        "--active-active",
+        action="store_true",
+        help="J and K translate at once, each with a slice of pool4; n6 spreads flows over both",
+    )
+    up.add_argument(
+        "--spray",
+        action="store_true",
+        help="with --active-active: n6 and n4 send every packet to J or K by chance;"
+        ' pool4 is "routed", durability "acked"',
+    )
     verbs.add_parser("down", help="take it down: nothing of it stays")
     verbs.add_parser("status", help="show what its NAT64s do")
     execute = verbs.add_parser("exec", help="run a command on a machine: jsync lab exec n6 ping …")
@@ -35,7 +46,9 @@ def run(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     match options.verb:
         case "up":
-            return _up(options.name)
+            if options.spray and not options.active_active:
+                up.error("--spray needs --active-active: else only one node translates")
+            return _up(options.name, active=options.active_active, spray=options.spray)
         case "down":
             return _down(options.name)
         case "status":
@@ -44,7 +57,7 @@ def run(arguments: list[str]) -> int:
             _exec(options.name, options.machine, options.command or ["sh"])
 
 
-def _up(name: str) -> int:
+def _up(name: str, *, active: bool, spray: bool) -> int:
     """Start the process that keeps the lab, and wait until the lab works."""
     if _find(name) is not None:
         raise Failure(f"the lab {name!r} is up already; jsync lab down takes it down")
@@ -55,13 +68,13 @@ def _up(name: str) -> int:
     reader, writer = os.pipe()
     if os.fork() == 0:
         os.close(reader)
-        _keep(name, writer)
+        _keep(name, writer, active=active, spray=spray)
     os.close(writer)
     complaint = os.read(reader, 1 << 16).decode()
     if complaint != "up":
         raise Failure(f"the lab can't be built: {complaint or 'its keeper died'}")
     print(
-        "J, K and L run, with keepalived. Try:\n"
+        f"{'J and K' if active else 'J, K and L'} run, with keepalived. Try:\n"
         "  jsync lab exec n6 ping 64:ff9b::192.0.2.8\n"
         "  jsync lab exec J jsync session display\n"
         "  jsync lab status\n"
@@ -70,7 +83,7 @@ def _up(name: str) -> int:
     return 0
 
 
-def _keep(name: str, writer: int) -> NoReturn:
+def _keep(name: str, writer: int, *, active: bool, spray: bool) -> NoReturn:
     """Be the lab's first process: build it, then wait for the signal that ends it."""
     status = 1
     try:
@@ -81,16 +94,24 @@ def _keep(name: str, writer: int) -> NoReturn:
             os.dup2(nothing, stream)
         pid = isolation.enter()
         from jsync.lab.cluster import Cluster
-        from jsync.lab.network import NAT64S, Network
+        from jsync.lab.network import Network
+        from jsync.lab.spreading import by_flow, by_packet
 
         network = Network()
         network.build()
-        cluster = Cluster(network, synchronised=True)
-        for node in NAT64S:
+        kind: Literal["shared", "routed"] = "routed" if spray else "shared"
+        sync = 'durability = "acked"' if spray else ""
+        cluster = Cluster(network, synchronised=True, active=kind if active else None, sync=sync)
+        for node in cluster.nodes:
             cluster.start(node)
-        for node in NAT64S:
+        for node in cluster.nodes:
             cluster.wait_ready(node)
-        cluster.wait_primary(NAT64S[0])
+        if active:
+            for node in cluster.nodes:
+                cluster.wait_slices(node, node)
+            (by_packet if spray else by_flow)(network)
+        else:
+            cluster.wait_primary(cluster.nodes[0])
         state = {"pid": pid, "holders": network.holders}
         file = os.open(
             f"{name}.json", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=directory
@@ -129,7 +150,7 @@ def _down(name: str) -> int:
 
 def _status(name: str) -> int:
     """Show each NAT64 in a line."""
-    from jsync.lab.cluster import status
+    from jsync.lab.cluster import slices_held, status
     from jsync.lab.network import NAT64S
 
     lab = _need(name)
@@ -139,7 +160,9 @@ def _status(name: str) -> int:
             print(f"{node}  no daemon")
         else:
             ready = "ready" if told["ready"] else f"not ready ({told['reason']})"
-            print(f"{node}  {told['role']:<8} {told['sessions']} sessions, {ready}")
+            held = sorted(slices_held(told)) if told["slices"] else []
+            of = f", slice of {' and '.join(held)}" if held else ""
+            print(f"{node}  {told['role']:<8} {told['sessions']} sessions, {ready}{of}")
     return 0
 
 

@@ -2,12 +2,15 @@
 
 import base64
 import os
+import re
 import secrets
 import signal
 import time
 from argparse import Namespace
+from collections.abc import Callable
+from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from jsync import keepalived
 from jsync.cli.client import ask_one
@@ -21,6 +24,7 @@ from jsync.lab.network import (
     POOL4,
     POOL4_PORTS,
     POOL6,
+    SLICES,
     VIRTUAL6,
     VIRTUAL_LINK_LOCAL,
     Machine,
@@ -39,21 +43,36 @@ FIFO = "/run/keepalived.fifo"
 
 STATUS_PATIENCE = 60.0
 
-_MASTER = "Entering MASTER STATE"
+_MASTER = re.compile(r"\(jsync[46](?:-(\d+))?\) Entering MASTER STATE")
 
 
 class Cluster:
     """The NAT64s. Methods raise ServiceError where a program doesn't do its part."""
 
-    def __init__(self, network: Network, *, synchronised: bool, command: str | None = None) -> None:
-        """Prepare the configuration of every node; `command` is the path of `jsync`."""
+    def __init__(
+        self,
+        network: Network,
+        *,
+        synchronised: bool,
+        active: Literal["shared", "routed"] | None = None,
+        sync: str = "",
+        command: str | None = None,
+    ) -> None:
+        """Prepare the configuration of every node.
+
+        `active`: J and K translate at once, each with a slice of pool4 whose address is the hosts'
+        or is routed to them, and L isn't there. `sync` are further lines of `[sync]`, `command` is
+        the path of `jsync`.
+        """
         self.network = network
-        self._synchronised = synchronised
+        self.nodes = tuple(SLICES) if active else NAT64S
+        self._active = active
+        self._sync = f"{_SYNC}{sync}\n" if synchronised else ""
         self._command = command or jsync_command()
         self._key = base64.b64encode(secrets.token_bytes(32)).decode()
         self._daemons: dict[str, Service] = {}
         self._keepaliveds: dict[str, Service] = {}
-        for name in NAT64S:
+        for name in self.nodes:
             self._configure(MACHINES[name])
 
     def start(self, name: str) -> None:
@@ -107,7 +126,7 @@ class Cluster:
 
     def sessions(self) -> dict[str, int]:
         """Count the sessions of each node that runs."""
-        found = {name: status(name) for name in NAT64S}
+        found = {name: status(name) for name in self.nodes}
         return {name: told["sessions"] for name, told in found.items() if told is not None}
 
     def is_ready(self, name: str) -> bool:
@@ -123,9 +142,23 @@ class Cluster:
         """Wait until a node's daemon knows that the node is MASTER."""
         self._wait_until(name, "role", "primary")
 
-    def _wait_until(self, name: str, key: str, value: object) -> None:
+    def wait_slices(self, name: str, *owners: str) -> None:
+        """Wait until a node's daemon knows that the node is MASTER of these slices, and no other.
+
+        A slice has the name of the node whose it is.
+        """
+        self._wait_until(name, "slices", set(owners), slices_held)
+
+    def _wait_until(
+        self,
+        name: str,
+        key: str,
+        value: object,
+        read: Callable[[dict[str, Any]], object] | None = None,
+    ) -> None:
+        read = read or itemgetter(key)
         deadline = time.monotonic() + STATUS_PATIENCE
-        while (told := status(name)) is None or told[key] != value:
+        while (told := status(name)) is None or read(told) != value:
             daemon = self._daemons[name]
             if not daemon.running or time.monotonic() > deadline:
                 text = f"{daemon.name} has no {key}={value}; its last words:\n{daemon.tail()}"
@@ -137,9 +170,17 @@ class Cluster:
         line = self._daemons[name].find(lambda text: "message=ready" in text, since)
         return line.time if line else None
 
-    def wait_master(self, name: str, since: float, timeout: float = 30.0) -> Line:
-        """Wait for a node's keepalived to become MASTER after a time."""
-        return self._keepaliveds[name].wait_for(_is_master, since, timeout)
+    def wait_master(
+        self, name: str, since: float, timeout: float = 30.0, owner: str | None = None
+    ) -> Line:
+        """Wait for a node's keepalived to become MASTER after a time; of that node's slice."""
+        wanted = str(_number(owner)) if owner is not None else None
+
+        def is_master(text: str) -> bool:
+            match = _MASTER.search(text)
+            return match is not None and match[1] == wanted
+
+        return self._keepaliveds[name].wait_for(is_master, since, timeout)
 
     def services(self) -> list[Service]:
         """Everything that was started and not taken away."""
@@ -150,7 +191,7 @@ class Cluster:
 
     def _configure(self, machine: Machine) -> None:
         """Write a node's files into its /run."""
-        config = _config_text(machine.name, self._synchronised)
+        config = self._config_text(machine.name)
         (machine.run / Path(CONFIG).name).write_text(config)
         key = machine.run / Path(KEY).name
         key.touch(mode=0o600)
@@ -166,6 +207,33 @@ class Cluster:
             script_security=not _is_rootless(),
         )
         (machine.run / Path(KEEPALIVED_CONFIG).name).write_text(text)
+
+    def _config_text(self, name: str) -> str:
+        """Give a node's configuration."""
+        static = "".join(
+            f"""
+[[nat64.bib]]
+protocol = "tcp"
+ipv6 = "{N6}#{port6}"
+ipv4 = "{SLICES["J"].routed if self._active == "routed" else POOL4}#{port4}"
+"""
+            for port4, port6 in STATIC_PORTS.items()
+        )
+        return f"""\
+[node]
+name = "{name}"
+id = {_number(name)}
+
+[nat64]
+pool6 = "{POOL6}"
+{_slices_of_pool4(self._active) if self._active else _pool4(POOL4)}{static}
+[dataplane]
+device = "{DEVICE}"
+pool4 = "{self._active or "shared"}"
+{self._sync}
+[keepalived]
+{f'fifo = "{FIFO}"' if _is_rootless() else ""}
+{_slices() if self._active else _one_group(name)}"""
 
 
 def status(name: str, root: Path = Path("/")) -> dict[str, Any] | None:
@@ -190,49 +258,53 @@ def _is_rootless() -> bool:
     return os.stat("/").st_uid != 0
 
 
-def _is_master(text: str) -> bool:
-    return _MASTER in text
+def _number(name: str) -> int:
+    return NAT64S.index(name) + 1
 
 
-def _config_text(name: str, synchronised: bool) -> str:
-    """Give a node's configuration."""
-    static = "".join(
-        f"""
-[[nat64.bib]]
-protocol = "tcp"
-ipv6 = "{N6}#{port6}"
-ipv4 = "{POOL4}#{port4}"
-"""
-        for port4, port6 in STATIC_PORTS.items()
-    )
-    sync = f"""
+def slices_held(told: dict[str, Any]) -> set[str]:
+    """The slices, by the names of their nodes, that a status says a node is MASTER of."""
+    return {NAT64S[e["node"] - 1] for e in told["slices"] if e["state"] == "MASTER"}
+
+
+_SYNC = f"""
 [sync]
 cluster = "sample"
 key-files = ["{KEY}"]
 interface = "priv"
 """
-    return f"""\
-[node]
-name = "{name}"
-id = {NAT64S.index(name) + 1}
 
-[nat64]
-pool6 = "{POOL6}"
+
+def _pool4(address: str) -> str:
+    return f"""\
 [[nat64.pool4]]
-prefix = "{POOL4}"
+prefix = "{address}"
 ports = "{POOL4_PORTS}"
-{static}
-[dataplane]
-device = "{DEVICE}"
-pool4 = "shared"
-{sync if synchronised else ""}
-[keepalived]
-priority = {PRIORITIES[name]}
-{f'fifo = "{FIFO}"' if _is_rootless() else ""}
-[keepalived.ipv6]
-interface = "to6"
-addresses = ["{VIRTUAL_LINK_LOCAL}/64", "{VIRTUAL6}/96"]
-[keepalived.ipv4]
-interface = "to4"
-addresses = ["{POOL4}/24"]
 """
+
+
+def _slices_of_pool4(kind: Literal["shared", "routed"]) -> str:
+    return "".join(
+        f"{_pool4(of.routed if kind == 'routed' else of.ipv4)}node = {_number(name)}\n"
+        for name, of in SLICES.items()
+    )
+
+
+def _addresses(link_local: str, ipv6: str, ipv4: str) -> str:
+    return f"""\
+ipv6 = {{ interface = "to6", addresses = ["{link_local}/64", "{ipv6}/96"] }}
+ipv4 = {{ interface = "to4", addresses = ["{ipv4}/24"] }}
+"""
+
+
+def _one_group(name: str) -> str:
+    addresses = _addresses(VIRTUAL_LINK_LOCAL, VIRTUAL6, POOL4)
+    return f"priority = {PRIORITIES[name]}\n{addresses}"
+
+
+def _slices() -> str:
+    return "".join(
+        f"[[keepalived.slice]]\nnode = {_number(name)}\n"
+        f"{_addresses(of.link_local, of.ipv6, of.ipv4)}"
+        for name, of in SLICES.items()
+    )

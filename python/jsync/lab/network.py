@@ -32,6 +32,26 @@ VIRTUAL6 = "2001:db8::1"
 NAT64S = ("J", "K", "L")
 
 
+@dataclass(frozen=True)
+class Slice:
+    """A slice of pool4 in an active/active cluster: what moves with it, and its only address."""
+
+    link_local: str
+    ipv6: str
+    ipv4: str
+    """The slice's address too where the hosts own pool4's addresses ("shared")."""
+    routed: str
+    """The slice's address where it is the NAT64s' alone ("routed")."""
+
+
+SLICES = {
+    "J": Slice(VIRTUAL_LINK_LOCAL, VIRTUAL6, POOL4, "198.51.100.1"),
+    "K": Slice("fe80::65", "2001:db8::2", "192.0.2.2", "198.51.100.2"),
+}
+"""By the name of the node that gives its ports away."""
+ROUTED_POOL4 = "198.51.100.0/30"
+
+
 class NetworkError(Exception):
     """A command that lays out the network failed; the message is its complaint."""
 
