@@ -7,25 +7,36 @@ use crate::table::State;
 use crate::time::Time;
 
 impl Table {
-    /// A packet was seen: the session lives for `lifetime_ms` from now.
+    /// A packet was seen: the session lives for `lifetime_ms` from now, or for as much longer as
+    /// peers have been told.
     #[inline(always)]
     pub fn refresh(&mut self, now: Time, id: SessionId, lifetime_ms: u32) {
         let session = self.arena.session_mut(id);
         let new = deadline(now, lifetime_ms);
-        // Only another configuration makes a lifetime end earlier.
         let earlier = is_newer(session.deadline, new);
-        session.deadline = new;
+        if !earlier {
+            session.deadline = new;
+        }
         let before = session.flags;
         session.flags = before & !flag::HEARD | flag::TOUCHED | flag::LOCAL;
         if before & flag::IDLE != 0 || earlier {
-            self.refresh_told(now, id);
+            self.refresh_told(now, id, lifetime_ms);
         }
     }
 
-    /// A refresh of which peers have to be told, or which the wheel has to know.
+    /// A refresh of which peers may have to be told, or which the wheel has to know.
     #[cold]
-    fn refresh_told(&mut self, now: Time, id: SessionId) {
-        self.arena.session_mut(id).flags &= !flag::IDLE;
+    fn refresh_told(&mut self, now: Time, id: SessionId, lifetime_ms: u32) {
+        let session = self.arena.session_mut(id);
+        // A peer's copy has a quarter more. Beyond that another configuration has made lifetimes
+        // end earlier.
+        let too_long = session.remaining_ms(now) > lifetime_ms.saturating_add(lifetime_ms / 4);
+        if too_long {
+            session.deadline = deadline(now, lifetime_ms);
+        } else if session.flags & flag::IDLE == 0 {
+            return;
+        }
+        session.flags &= !flag::IDLE;
         let slot = self.arena.bib_of(id);
         self.arena.bib_mut(slot).flags |= bib_flag::LOCAL;
         self.mark_changed(id);
@@ -65,14 +76,22 @@ impl Table {
     /// also a quarter of its timeout after its last packet: until then their copies' slack covers
     /// whatever comes. After that the next packet is told at once.
     pub(super) fn arm(&mut self, now: Time, id: SessionId) {
+        self.arm_within(now, id, u32::MAX);
+    }
+
+    /// The same, where peers' copies cover what comes here for `covered_ms` at most.
+    pub(super) fn arm_within(&mut self, now: Time, id: SessionId, covered_ms: u32) {
         let slot = self.arena.bib_of(id);
         let session = *self.arena.session(id);
         let remaining = session.remaining_ms(now);
         let mut delay = remaining;
-        if self.changes.anybody() {
+        if self.changes.anybody() && session.flags & flag::IDLE == 0 {
             let timeout = self.timeouts.of(self.arena.bib(slot).proto(), session.state());
+            let quarter = timeout / 4;
+            // Beyond the timeout is what a peer told of, which says nothing of when it was told.
+            let covered = remaining.saturating_sub(timeout - quarter).min(quarter).min(covered_ms);
             // The wheel is late by up to a tick; the slack isn't.
-            let covered = remaining.saturating_sub(timeout - timeout / 4 + expiry::TICK_MS as u32);
+            let covered = covered.saturating_sub(expiry::TICK_MS as u32);
             if covered == 0 {
                 self.arena.session_mut(id).flags |= flag::IDLE;
             } else {
@@ -125,6 +144,8 @@ impl Table {
             }
             if session.flags & flag::TOUCHED != 0 {
                 self.mark_changed(id);
+            } else {
+                session.flags |= flag::IDLE;
             }
             self.arm(now, id);
         }

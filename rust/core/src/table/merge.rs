@@ -13,7 +13,8 @@
 use alloc::vec::Vec;
 use core::hint::black_box;
 
-use super::bib::Bib;
+use super::bib::{Bib, bib_flag};
+use super::expiry::TICK_MS;
 use super::record::{Change, Learned, SessionKey, SessionRecord, State};
 use super::session::{Session, SessionId, deadline, flag};
 use super::{COUNT, Table, generation, is_newer};
@@ -179,6 +180,8 @@ impl Table {
         record: &SessionRecord,
         lifetime: u32,
     ) -> Learned {
+        let longest = self.timeouts.of(record.key.proto, record.state);
+        let has_passed_here = self.arena.bib(self.arena.bib_of(id)).flags & bib_flag::LOCAL != 0;
         let session = self.arena.session_mut(id);
         let (old, told) = (session.version, record.version);
         let before = (session.state(), session.remaining_ms(now));
@@ -211,8 +214,14 @@ impl Table {
         if newer {
             session.flags &= !(flag::LOCAL | flag::DIRTY | flag::TOUCHED);
         }
+        // What the teller's copy has beyond the timeout, the others' have too. As long as that
+        // covers what comes here, nobody has to be told: else two nodes through which the packets
+        // of a session come in turn would tell each other of each.
+        let covered = record.lifetime_ms.saturating_sub(longest.saturating_add(longest / 4));
+        let is_covered = has_passed_here && state == before.0 && covered > TICK_MS as u32;
         if newer || state != before.0 {
-            session.flags = session.flags & !flag::HEARD | flag::IDLE;
+            let idle = if is_covered { 0 } else { flag::IDLE };
+            session.flags = session.flags & !(flag::HEARD | flag::IDLE) | idle;
         }
         let untold = session.flags & (flag::LOCAL | flag::DIRTY) == flag::LOCAL
             && (state, version) != (record.state, told)
@@ -225,7 +234,9 @@ impl Table {
             // Whoever hears of both copies joins them alike; the others hear of it from here.
             self.changes.push_dirty(&mut self.arena, id, self.sessions);
         }
-        if lifetime < before.1 {
+        if newer && is_covered {
+            self.arm_within(now, id, covered);
+        } else if lifetime < before.1 {
             self.arm(now, id);
         }
         Learned::Applied

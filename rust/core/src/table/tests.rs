@@ -569,6 +569,47 @@ fn refreshes_are_told_once_a_quarter() {
     assert!((40..=41).contains(&told), "3000 s are 40 quarters of 300 s: {told}");
 }
 
+/// Where packets of a session come to several nodes, each of them tells of it as seldom, whether
+/// they come in turn (there through one node, back through another) or by chance. And every copy
+/// would live for the whole timeout after the last packet, whoever died then.
+#[test]
+fn refreshes_through_several_nodes_are_told_as_seldom() {
+    const TIMEOUT: u64 = 300_000;
+    for (nodes, by_chance) in [(2, false), (2, true), (3, false), (3, true)] {
+        let mut tables: Vec<Table> = (0..nodes).map(|_| table(4)).collect();
+        tables.iter_mut().for_each(|table| table.track_changes(true));
+        let mut told = 0;
+        let mut exchange = |tables: &mut Vec<Table>, now| {
+            while let Some((from, change)) =
+                (0..nodes).find_map(|n| Some((n, tables[n].pop_change(now)?)))
+            {
+                told += 1;
+                let Change::Upsert(record) = change else { panic!("it ended") };
+                for to in (0..nodes).filter(|&to| to != from) {
+                    tables[to].learn(now, &record);
+                }
+            }
+        };
+        for tick in 0..30_000u64 {
+            let now = Time::from_millis(tick * 100);
+            for table in &mut tables {
+                assert_eq!(table.pop_expired(now, &mut 100), None);
+            }
+            let n = if by_chance { tick.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40 } else { tick };
+            tables[n as usize % nodes].traffic(now, Proto::Udp, 1, 1).unwrap();
+            exchange(&mut tables, now);
+            let slot = tables[0].find6(Proto::Udp, src6(1).addr.to_bits(), 4000).unwrap();
+            for table in &tables {
+                let left = u64::from(table.session(SessionId::inline(slot)).remaining_ms(now));
+                let bounds = TIMEOUT..=TIMEOUT + TIMEOUT / 4;
+                assert!(bounds.contains(&left), "{nodes} {by_chance}: {left} ms at {tick}");
+            }
+        }
+        let most = 41 * (nodes as u64 + 1);
+        assert!(told <= most, "{nodes} nodes, {by_chance}: told {told} times in 40 quarters");
+    }
+}
+
 /// RFC 6056 §3.3.3: flows that agree in the fields that `f-args` names get successive ports;
 /// others begin elsewhere.
 #[test]
