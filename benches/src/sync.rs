@@ -89,6 +89,7 @@ fn half(id: u16, max_frame: u16) -> Half {
         prefix: "198.18.0.0/20".parse().expect("a prefix"),
         ports: "1024-65535".parse().expect("a range"),
         node: None,
+        mark: 0,
     };
     let nat64 = Config { pool4: vec![pool4], max_sessions: 2 * SESSIONS, ..Config::default() };
     let sync = SyncConfig { max_frame, join_timeout: 0, ..SyncConfig::new(id, "bench", 1) };

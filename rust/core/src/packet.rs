@@ -56,16 +56,20 @@ pub struct Packet<'a> {
     end: usize,
     /// What the device still has to do.
     pub offload: Offload,
+    /// The firewall mark that it came with: a new mapping gets an address of an entry of pool4
+    /// with the same.
+    pub mark: u32,
     /// What became of it; set by `handle_packets`.
     pub outcome: Outcome,
 }
 
 impl<'a> Packet<'a> {
     /// A packet of `len` bytes that begins at `start` of `buf`; both are cut to what `buf` holds.
+    /// Its mark is 0.
     pub fn new(buf: &'a mut [u8], start: usize, len: usize, offload: Offload) -> Self {
         let start = start.min(buf.len());
         let end = start.saturating_add(len).min(buf.len());
-        Self { buf, start, end, offload, outcome: Outcome::Pending }
+        Self { buf, start, end, offload, mark: 0, outcome: Outcome::Pending }
     }
 
     /// The packet, from the first byte of its IP header.

@@ -122,6 +122,8 @@ counters! {
         Filtered = "drop_filtered",
         /// New flows for which pool4 had no free transport address.
         Pool4Exhausted = "drop_pool4_exhausted",
+        /// New flows of a mark that no entry of pool4 of this node's has.
+        NoPool4Mark = "drop_no_pool4_mark",
         /// New flows refused since their subscriber's port blocks are full and no other is left.
         NoPortBlock = "drop_no_port_block",
         /// New flows refused since their subscriber has max-ports-per-subscriber mappings.

@@ -29,7 +29,7 @@ fn port_of(packet: &Wire) -> u16 {
 
 fn entry(prefix: &str, ports: &str) -> Pool4Entry {
     let (prefix, ports) = (prefix.parse().unwrap(), ports.parse().unwrap());
-    Pool4Entry { protocol: None, prefix, ports, node: None }
+    Pool4Entry { protocol: None, prefix, ports, node: None, mark: 0 }
 }
 
 fn bib(v6_port: u16, v4_port: u16) -> StaticBib {

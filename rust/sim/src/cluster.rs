@@ -73,6 +73,7 @@ impl Setup {
             prefix: "192.0.2.1".parse().expect("a prefix"),
             ports: "61001-65535".parse().expect("a range"),
             node: None,
+            mark: 0,
         };
         let static_bib = |(port4, port6)| StaticBib {
             protocol: Proto::Tcp,

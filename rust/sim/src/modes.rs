@@ -121,6 +121,7 @@ pub fn play(mode: Mode, seed: u64) -> Figures {
             prefix: format!("192.0.2.{node}").parse().expect("a prefix"),
             ports: "61001-65535".parse().expect("a range"),
             node: Some(node),
+            mark: 0,
         })
         .collect();
     setup.nat64.node = setup.sync.node;

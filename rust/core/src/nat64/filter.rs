@@ -83,22 +83,20 @@ impl Nat64 {
             Some(slot) => slot,
             None => {
                 let (address, port) = (tuple.src6.addr.to_bits(), tuple.src6.port);
-                let f_args = self.config.global.f_args;
+                let (mark, f_args) = (packet.mark, self.config.global.f_args);
                 let free = mask.filter(|mask| {
                     let (address, port) = (mask.addr.to_bits(), mask.port);
                     // Another node's slice isn't ours to give away, whoever was written to there.
-                    self.table.pool4().is_own(tuple.proto, address, port)
+                    self.table.pool4().is_own(tuple.proto, mark, address, port)
                         && self.table.find4(tuple.proto, address, port).is_none()
                 });
                 let mask = free
                     .or_else(|| {
-                        self.table.choose_mask(tuple.proto, address, port, tuple.dst4, f_args)
+                        let (proto, dst4) = (tuple.proto, tuple.dst4);
+                        self.table.choose_mask(proto, mark, address, port, dst4, f_args)
                     })
                     .ok_or_else(|| {
-                        let reason = match self.table.port_block_size() {
-                            0 => DropReason::Pool4Exhausted,
-                            _ => DropReason::NoPortBlock,
-                        };
+                        let reason = self.no_mask(mark);
                         Refusal::Reply(reason, IcmpError::AddressUnreachable)
                     })?;
                 self.table
@@ -115,6 +113,15 @@ impl Nat64 {
             return Err(Stop::Held);
         }
         Ok(slot)
+    }
+
+    /// Why a packet of that mark can have no mapping.
+    fn no_mask(&self, mark: u32) -> DropReason {
+        match self.table.port_block_size() {
+            _ if self.table.pool4().mark(mark).is_none() => DropReason::NoPool4Mark,
+            0 => DropReason::Pool4Exhausted,
+            _ => DropReason::NoPortBlock,
+        }
     }
 
     /// Finds the BIB entry of an IPv4 packet, and finds or makes its session. `packet` is what may

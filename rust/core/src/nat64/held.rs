@@ -37,11 +37,18 @@ const MISS_CREDIT_MS: u64 = 1280;
 const SENDERS: usize = 256;
 
 #[derive(Debug)]
+struct Kept {
+    packet: OwnedPacket,
+    /// See [`Packet::mark`].
+    mark: u32,
+}
+
+#[derive(Debug)]
 struct Waiting {
     due: Time,
     /// Of openers: their number. Of strangers: their question's.
     number: u64,
-    packet: OwnedPacket,
+    packet: Kept,
 }
 
 /// A question without an answer so far.
@@ -64,7 +71,7 @@ pub(super) struct Held {
     openers: VecDeque<Waiting>,
     strangers: VecDeque<Waiting>,
     /// May go on, as soon as there is time.
-    ready: VecDeque<OwnedPacket>,
+    ready: VecDeque<Kept>,
     bytes: usize,
     opened: u64,
     asked: u64,
@@ -122,13 +129,14 @@ impl Held {
         first.into_iter().flatten().map(|waiting| waiting.due).min()
     }
 
-    fn keep(&mut self, packet: &Packet<'_>) -> Option<OwnedPacket> {
+    fn keep(&mut self, packet: &Packet<'_>) -> Option<Kept> {
         let bytes = packet.bytes();
         if self.len() >= MAX_PACKETS || self.bytes + bytes.len() > MAX_BYTES {
             return None;
         }
         self.bytes += bytes.len();
-        Some(OwnedPacket { bytes: bytes.to_vec(), offload: packet.offload })
+        let owned = OwnedPacket { bytes: bytes.to_vec(), offload: packet.offload };
+        Some(Kept { packet: owned, mark: packet.mark })
     }
 
     /// Whether another question may be asked on behalf of that sender.
@@ -310,9 +318,9 @@ impl Nat64 {
     /// Takes packets that may go on through the translator, a bounded number of them.
     fn let_go(&mut self, now: Time) {
         for _ in 0..BUDGET {
-            let Some(packet) = self.held.ready.pop_front() else { break };
-            self.held.bytes -= packet.bytes.len();
-            self.without_holding(|nat64| nat64.translate_held(now, &packet));
+            let Some(kept) = self.held.ready.pop_front() else { break };
+            self.held.bytes -= kept.packet.bytes.len();
+            self.without_holding(|nat64| nat64.translate_held(now, &kept));
         }
         self.count_bibs();
     }
@@ -325,11 +333,13 @@ impl Nat64 {
         result
     }
 
-    fn translate_held(&mut self, now: Time, held: &OwnedPacket) {
+    fn translate_held(&mut self, now: Time, kept: &Kept) {
+        let held = &kept.packet;
         let len = held.bytes.len();
         let mut buffer = vec![0; HEADROOM + len];
         buffer[HEADROOM..].copy_from_slice(&held.bytes);
         let mut packet = Packet::new(&mut buffer, HEADROOM, len, held.offload);
+        packet.mark = kept.mark;
         self.all_steps(now, &mut packet, None);
         if packet.outcome == Outcome::Forward {
             let (bytes, offload) = (packet.bytes().to_vec(), packet.offload);

@@ -1,6 +1,6 @@
 //! What a configuration comes down to: a digest a field, so that peers that differ can say where.
 
-use alloc::string::ToString;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt;
 
@@ -61,7 +61,11 @@ impl Digests {
         let pool4 = config.pool4.iter().map(|entry| {
             let proto = entry.protocol.map_or("all", |p| p.name());
             let owner = entry.node.map(|node| alloc::format!(" node {node}")).unwrap_or_default();
-            alloc::format!("{proto} {} {}{owner}", entry.prefix, entry.ports)
+            let mark = match entry.mark {
+                0 => String::new(),
+                mark => alloc::format!(" mark {mark}"),
+            };
+            alloc::format!("{proto} {} {}{owner}{mark}", entry.prefix, entry.ports)
         });
         let bib = config.bib.iter().map(|b| alloc::format!("{} {} {}", b.protocol, b.ipv6, b.ipv4));
         let timeouts = alloc::format!(
@@ -104,7 +108,7 @@ impl Digests {
     }
 }
 
-fn digest(entries: impl Iterator<Item = alloc::string::String>) -> u32 {
+fn digest(entries: impl Iterator<Item = String>) -> u32 {
     let mut entries: Vec<_> = entries.collect();
     entries.sort_unstable();
     let mut hash = Sha256::new();
@@ -127,6 +131,7 @@ mod tests {
             prefix: text.parse().unwrap(),
             ports: "61001-65535".parse().unwrap(),
             node: None,
+            mark: 0,
         };
         Config { pool4: pool4.iter().map(entry).collect(), ..Config::default() }
     }
@@ -139,6 +144,9 @@ mod tests {
         let mut slices = config(&["192.0.2.1", "192.0.2.2"]);
         slices.pool4[1].node = Some(2);
         assert_eq!(ours.differs(&Digests::new(&slices), &[]), Some(Field::Pool4));
+        let mut marks = config(&["192.0.2.1", "192.0.2.2"]);
+        marks.pool4[1].mark = 5;
+        assert_eq!(ours.differs(&Digests::new(&marks), &[]), Some(Field::Pool4));
         let mut other = config(&["192.0.2.1", "192.0.2.2"]);
         other.global.udp_timeout += 1;
         assert_eq!(ours.differs(&Digests::new(&other), &[]), Some(Field::Timeouts));

@@ -249,6 +249,7 @@ fn config() -> Config {
         prefix: "192.0.2.1".parse().unwrap(),
         ports: "61001-65535".parse().unwrap(),
         node: None,
+        mark: 0,
     };
     Config { pool4: std::vec![pool4], ..Config::default() }
 }

@@ -49,23 +49,26 @@ struct Block {
 struct Address {
     /// Slot of each block, `NIL` where nobody has it.
     blocks: Box<[u32]>,
-    /// Those that nobody has and of which pool4 has a port.
-    free: BitSet,
+    /// Of each of pool4's marks, those that nobody has and of which there is a port for it.
+    free: Vec<BitSet>,
 }
 
 impl Address {
     fn new(pool4: &Pool4, address: u32, shift: u32) -> Self {
         let blocks: Box<[u32]> = alloc::vec![NIL; 1 << (16 - shift)].into();
-        let mut new = Self { free: BitSet::new(blocks.len()), blocks };
+        let mut new = Self { free: Vec::new(), blocks };
         new.follow(pool4, address, shift);
         new
     }
 
     fn follow(&mut self, pool4: &Pool4, address: u32, shift: u32) {
-        self.free = BitSet::new(self.blocks.len());
-        for (number, &slot) in self.blocks.iter().enumerate() {
-            if slot == NIL && pool4.has_own_port_within(address, ports(number as u16, shift)) {
-                self.free.insert(number);
+        self.free = alloc::vec![BitSet::new(self.blocks.len()); pool4.mark_count()];
+        for (mark, free) in self.free.iter_mut().enumerate() {
+            for (number, &slot) in self.blocks.iter().enumerate() {
+                let ports = ports(number as u16, shift);
+                if slot == NIL && pool4.has_own_port_within(mark, address, ports) {
+                    free.insert(number);
+                }
             }
         }
     }
@@ -83,8 +86,8 @@ pub(super) struct Blocks {
     shift: u32,
     /// Addresses that have, or had, a block that somebody has.
     addresses: BTreeMap<u32, Address>,
-    /// Of each protocol, its addresses with a block that nobody has.
-    roomy: [BTreeSet<u32>; 3],
+    /// Of each of pool4's marks and each protocol, the addresses with a block that nobody has.
+    roomy: Vec<[BTreeSet<u32>; 3]>,
     records: Vec<Block>,
     free: u32,
 }
@@ -95,7 +98,7 @@ impl Blocks {
         let mut blocks = Self {
             shift: size.trailing_zeros(),
             addresses: BTreeMap::new(),
-            roomy: Default::default(),
+            roomy: Vec::new(),
             records: Vec::new(),
             free: NIL,
         };
@@ -118,12 +121,14 @@ impl Blocks {
         for (&bits, address) in &mut self.addresses {
             address.follow(pool4, bits, self.shift);
         }
-        for proto in Proto::ALL {
+        let room = |mark: usize, proto: Proto| {
             let has_room = |bits: &u32| {
-                self.addresses.get(bits).is_none_or(|address| address.free.count() > 0)
+                self.addresses.get(bits).is_none_or(|address| address.free[mark].count() > 0)
             };
-            self.roomy[proto as usize] = pool4.addresses(proto).filter(has_room).collect();
-        }
+            pool4.addresses(proto, mark).filter(has_room).collect()
+        };
+        self.roomy =
+            (0..pool4.mark_count()).map(|mark| Proto::ALL.map(|proto| room(mark, proto))).collect();
     }
 
     fn address_mut(&mut self, pool4: &Pool4, bits: u32) -> &mut Address {
@@ -147,30 +152,35 @@ impl Blocks {
         (slot != NIL).then_some(slot)
     }
 
-    /// A free transport address in one of the blocks of the list that begins with `first`, or else
-    /// in a block that nobody has: of the same address if that has one, else from `home` on.
+    /// A free transport address, for packets of the mark at that position in pool4, in one of the
+    /// blocks of the list that begins with `first`, or else in a block that nobody has: of the
+    /// same address if that has one, else from `home` on.
     fn choose(
         &mut self,
         pool4: &mut Pool4,
         proto: Proto,
+        mark: usize,
         wish: &Wish,
         first: u32,
     ) -> Option<Endpoint4> {
         let mut slot = first;
+        let mut paired = None;
         for _ in 0..MAX_SEARCHED {
             if slot == NIL {
                 break;
             }
             let block = self.records[slot as usize];
             let ports = self.ports(block.number);
-            if let Some(port) = pool4.choose_within(proto, block.address, ports, wish) {
+            if let Some(port) = pool4.choose_within(proto, mark, block.address, ports, wish) {
                 return Some(Endpoint4 { addr: Ipv4Addr::from_bits(block.address), port });
+            }
+            if paired.is_none() && pool4.has_own_address(proto, mark, block.address) {
+                paired = Some(block.address);
             }
             slot = block.next;
         }
-        let paired = self.records.get(first as usize).map(|block| block.address);
-        let home = paired.or_else(|| pool4.home(proto, wish.node))?;
-        let roomy = &self.roomy[proto as usize];
+        let home = paired.or_else(|| pool4.home(proto, mark, wish.node))?;
+        let roomy = &self.roomy[mark][proto as usize];
         let around = roomy.range(home..).chain(roomy.range(..home));
         let tried: Vec<u32> = around.copied().take(MAX_TRIED).collect();
         for bits in tried {
@@ -178,9 +188,9 @@ impl Blocks {
             let mut at = (wish.offset % len as u64) as usize;
             for _ in 0..MAX_TRIED {
                 let address = self.address_mut(pool4, bits);
-                let Some(number) = address.free.next_around(0, at, len) else { break };
+                let Some(number) = address.free[mark].next_around(0, at, len) else { break };
                 let ports = self.ports(number as u16);
-                if let Some(port) = pool4.choose_within(proto, bits, ports, wish) {
+                if let Some(port) = pool4.choose_within(proto, mark, bits, ports, wish) {
                     return Some(Endpoint4 { addr: Ipv4Addr::from_bits(bits), port });
                 }
                 at = (number + 1) % len;
@@ -212,11 +222,17 @@ impl Blocks {
         };
         let of_address = self.address_mut(pool4, address);
         of_address.blocks[usize::from(number)] = slot;
-        of_address.free.remove(usize::from(number));
-        if of_address.free.count() == 0 {
-            self.roomy.iter_mut().for_each(|roomy| {
+        let mut used_up = Vec::new();
+        for (mark, free) in of_address.free.iter_mut().enumerate() {
+            free.remove(usize::from(number));
+            if free.count() == 0 {
+                used_up.push(mark);
+            }
+        }
+        for mark in used_up {
+            for roomy in &mut self.roomy[mark] {
                 roomy.remove(&address);
-            });
+            }
         }
         slot
     }
@@ -227,10 +243,15 @@ impl Blocks {
         let ports = self.ports(number);
         if let Some(of_address) = self.addresses.get_mut(&address) {
             of_address.blocks[usize::from(number)] = NIL;
-            if pool4.has_own_port_within(address, ports) {
-                of_address.free.insert(usize::from(number));
-                for proto in Proto::ALL.into_iter().filter(|&p| pool4.has_own_address(p, address)) {
-                    self.roomy[proto as usize].insert(address);
+            for (mark, free) in of_address.free.iter_mut().enumerate() {
+                if !pool4.has_own_port_within(mark, address, ports) {
+                    continue;
+                }
+                free.insert(usize::from(number));
+                for proto in Proto::ALL {
+                    if pool4.has_own_address(proto, mark, address) {
+                        self.roomy[mark][proto as usize].insert(address);
+                    }
                 }
             }
         }
@@ -271,6 +292,7 @@ impl Table {
     pub(super) fn choose_in_block(
         &mut self,
         proto: Proto,
+        mark: usize,
         src6: u128,
         wish: &Wish,
     ) -> Option<Endpoint4> {
@@ -278,7 +300,7 @@ impl Table {
         // The subscriber's nodes share its blocks, and so its address.
         let wish = Wish { node: self.keys.address_hash(subscribers.prefix(src6)), ..*wish };
         let first = subscribers.find_blocks(&self.keys, src6);
-        blocks.choose(&mut self.pool4, proto, &wish, first)
+        blocks.choose(&mut self.pool4, proto, mark, &wish, first)
     }
 
     /// Counts a new mapping in its block, if that is its subscriber's or nobody's.
@@ -415,12 +437,17 @@ impl Table {
                     taken += 1;
                 }
                 let ports = blocks.ports(number as u16);
-                let is_free = slot == NIL && self.pool4.has_own_port_within(bits, ports);
-                assert_eq!(address.free.next(number, number + 1).is_some(), is_free);
+                for (mark, free) in address.free.iter().enumerate() {
+                    let is_free = slot == NIL && self.pool4.has_own_port_within(mark, bits, ports);
+                    assert_eq!(free.next(number, number + 1).is_some(), is_free);
+                }
             }
-            for proto in Proto::ALL {
-                let has_room = address.free.count() > 0 && self.pool4.has_own_address(proto, bits);
-                assert_eq!(blocks.roomy[proto as usize].contains(&bits), has_room);
+            for (mark, free) in address.free.iter().enumerate() {
+                for proto in Proto::ALL {
+                    let of_mark = self.pool4.has_own_address(proto, mark, bits);
+                    let has_room = free.count() > 0 && of_mark;
+                    assert_eq!(blocks.roomy[mark][proto as usize].contains(&bits), has_room);
+                }
             }
         }
         assert_eq!(taken, expected.len());

@@ -323,16 +323,18 @@ impl Table {
         self.sessions < self.max_sessions
     }
 
-    /// A transport address for a new mapping, not taken yet (RFC 6146 §3.5.1.1); with port blocks
-    /// one of the subscriber's.
+    /// A transport address for a new mapping, not taken yet (RFC 6146 §3.5.1.1), of an entry of
+    /// pool4 with that mark; with port blocks one of the subscriber's.
     pub fn choose_mask(
         &mut self,
         proto: Proto,
+        mark: u32,
         src6: u128,
         port6: u16,
         dst: Endpoint4,
         f_args: u8,
     ) -> Option<Endpoint4> {
+        let mark = self.pool4.mark(mark)?;
         let (high, low) = ((src6 >> 64) as u64, src6 as u64);
         let node = self.keys.address_hash(src6);
         let pick = |bit: u8, value: u64| if f_args & bit != 0 { value } else { 0 };
@@ -345,8 +347,8 @@ impl Table {
         ]);
         let wish = Wish { node, offset: f.wrapping_add(self.next_ephemeral), port: port6 };
         let mask = match self.blocks {
-            None => self.pool4.choose(proto, &wish),
-            Some(_) => self.choose_in_block(proto, src6, &wish),
+            None => self.pool4.choose(proto, mark, &wish),
+            Some(_) => self.choose_in_block(proto, mark, src6, &wish),
         }?;
         self.next_ephemeral = self.next_ephemeral.wrapping_add(1);
         Some(mask)

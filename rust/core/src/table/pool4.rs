@@ -2,6 +2,7 @@
 
 use alloc::vec::Vec;
 use core::net::Ipv4Addr;
+use core::ops::Range;
 
 use super::bitset::BitSet;
 use super::hash::Keys;
@@ -27,19 +28,31 @@ pub struct Wish {
 struct Space {
     /// Index into `Pool4::ranges`: all its ports.
     ranges: u32,
-    /// The same of those that this node may give away.
-    own: u32,
-    /// Position among its protocol's addresses.
-    member: u32,
+    /// Where its shares stand in `Pool4::shares`.
+    first_share: u32,
+    /// One for each mark of which this node may give some of its ports away.
+    shares: u32,
     /// The lowest port, less one if that is odd.
     base: u16,
     /// BIB slot + 1 of each port from `base` on, 0 for none. Empty until the first use.
     slots: Vec<u32>,
-    /// Free ports of this node's, even and odd apart: number `n` is port `base + 2 n (+ 1)`.
+}
+
+/// What packets of one mark may be given of a space by this node. Shares may overlap.
+#[derive(Debug)]
+struct Share {
+    /// Position in `Pool4::marks`.
+    mark: u32,
+    /// Index into `Pool4::ranges`.
+    ranges: u32,
+    /// Position among its group's addresses.
+    member: u32,
+    /// Free ports, even and odd apart: number `n` is port `base + 2 n (+ 1)` of the space. Empty
+    /// until that is used.
     free: [BitSet; 2],
 }
 
-/// The addresses of which a protocol may give ports away.
+/// The addresses of which a protocol may give ports away to packets of one mark.
 #[derive(Debug, Default)]
 struct Group {
     /// Their positions in `Pool4::addresses`.
@@ -49,7 +62,8 @@ struct Group {
 }
 
 /// pool4. For each protocol the entries' union counts: entries may overlap. A mapping may have
-/// any transport address in it, but is given none of another node's slice.
+/// any transport address in it, but is given one of an entry of its first packet's mark, and none
+/// of another node's slice.
 #[derive(Debug)]
 pub struct Pool4 {
     keys: Keys,
@@ -63,7 +77,11 @@ pub struct Pool4 {
     ranges: Vec<Vec<PortRange>>,
     /// Three for each address, in the order of the protocols' numbers.
     spaces: Vec<Space>,
-    groups: [Group; 3],
+    shares: Vec<Share>,
+    /// The marks of the entries that this node may give away, sorted.
+    marks: Vec<u32>,
+    /// By position in `marks`, and protocol.
+    groups: Vec<[Group; 3]>,
     /// Ports of spaces that have memory.
     materialised: usize,
 }
@@ -84,6 +102,10 @@ impl Pool4 {
         for (n, &address) in addresses.iter().enumerate() {
             by_address.insert(keys.tag(u128::from(address), 0), n as u32);
         }
+        let own = entries.iter().filter(|entry| entry.is_of(node));
+        let mut marks: Vec<u32> = own.map(|entry| entry.mark).collect();
+        marks.sort_unstable();
+        marks.dedup();
         let span = |first: &u32| addresses[addresses.len() - 1] - first;
         let mut pool = Self {
             is_contiguous: addresses
@@ -94,17 +116,16 @@ impl Pool4 {
             by_address,
             ranges: alloc::vec![Vec::new()],
             spaces: Vec::with_capacity(addresses.len() * 3),
-            groups: Default::default(),
+            shares: Vec::new(),
+            groups: marks.iter().map(|_| Default::default()).collect(),
+            marks,
             materialised: 0,
             addresses,
         };
         pool.add_spaces(entries);
-        for (proto, group) in pool.groups.iter_mut().enumerate() {
+        for group in pool.groups.iter_mut().flatten() {
             group.roomy = BitSet::new(group.members.len());
             group.roomy.insert_range(0, group.members.len());
-            for (member, &address) in group.members.iter().enumerate() {
-                pool.spaces[address as usize * 3 + proto].member = member as u32;
-            }
         }
         pool
     }
@@ -112,17 +133,36 @@ impl Pool4 {
     fn add_spaces(&mut self, entries: &[Pool4Entry]) {
         for n in 0..self.addresses.len() {
             let address = Ipv4Addr::from_bits(self.addresses[n]);
-            let node = self.node;
             for proto in Proto::ALL {
                 let ranges = self.keep_ranges(merged_ranges(entries, address, proto));
-                let own = entries.iter().filter(|entry| entry.is_of(node));
-                let own = self.keep_ranges(merged_ranges(own, address, proto));
                 let base = self.ranges[ranges].first().map_or(0, |range| range.min & !1);
-                if own != 0 {
-                    self.groups[proto as usize].members.push(n as u32);
+                let first_share = self.shares.len();
+                if ranges != 0 {
+                    self.add_shares(entries, n, proto);
                 }
-                let (ranges, own) = (ranges as u32, own as u32);
-                self.spaces.push(Space { ranges, own, base, ..Space::default() });
+                self.spaces.push(Space {
+                    ranges: ranges as u32,
+                    first_share: first_share as u32,
+                    shares: (self.shares.len() - first_share) as u32,
+                    base,
+                    slots: Vec::new(),
+                });
+            }
+        }
+    }
+
+    /// Adds the shares of the address at position `n`.
+    fn add_shares(&mut self, entries: &[Pool4Entry], n: usize, proto: Proto) {
+        let address = Ipv4Addr::from_bits(self.addresses[n]);
+        for (at, mark) in self.marks.clone().into_iter().enumerate() {
+            let node = self.node;
+            let own = entries.iter().filter(|entry| entry.is_of(node) && entry.mark == mark);
+            let ranges = self.keep_ranges(merged_ranges(own, address, proto)) as u32;
+            if ranges != 0 {
+                let members = &mut self.groups[at][proto as usize].members;
+                let (mark, member) = (at as u32, members.len() as u32);
+                members.push(n as u32);
+                self.shares.push(Share { mark, ranges, member, free: Default::default() });
             }
         }
     }
@@ -164,9 +204,32 @@ impl Pool4 {
         self.space(proto, address).is_some_and(|n| self.has(self.spaces[n].ranges, port))
     }
 
-    /// Whether this node may give the transport address away.
-    pub fn is_own(&self, proto: Proto, address: u32, port: u16) -> bool {
-        self.space(proto, address).is_some_and(|n| self.has(self.spaces[n].own, port))
+    /// Whether this node may give the transport address to packets of that mark.
+    pub fn is_own(&self, proto: Proto, mark: u32, address: u32, port: u16) -> bool {
+        let mark = self.mark(mark);
+        let share = mark.and_then(|mark| self.share(self.space(proto, address)?, mark));
+        share.is_some_and(|n| self.has(self.shares[n].ranges, port))
+    }
+
+    /// How many marks the entries have of which this node may give something away.
+    pub fn mark_count(&self) -> usize {
+        self.marks.len()
+    }
+
+    /// The position of a mark among those, if it is one.
+    pub fn mark(&self, mark: u32) -> Option<usize> {
+        self.marks.binary_search(&mark).ok()
+    }
+
+    fn shares_of(&self, space: usize) -> Range<usize> {
+        let space = &self.spaces[space];
+        let first = space.first_share as usize;
+        first..first + space.shares as usize
+    }
+
+    /// The share of the mark at that position.
+    fn share(&self, space: usize, mark: usize) -> Option<usize> {
+        self.shares_of(space).find(|&n| self.shares[n].mark as usize == mark)
     }
 
     /// Whether some port of the address is in the pool.
@@ -174,9 +237,9 @@ impl Pool4 {
         self.space(proto, address).is_some_and(|n| self.spaces[n].ranges != 0)
     }
 
-    /// The same, of those that this node may give away.
-    pub fn has_own_address(&self, proto: Proto, address: u32) -> bool {
-        self.space(proto, address).is_some_and(|n| self.spaces[n].own != 0)
+    /// Whether this node may give ports of the address to packets of the mark at that position.
+    pub fn has_own_address(&self, proto: Proto, mark: usize, address: u32) -> bool {
+        self.space(proto, address).is_some_and(|n| self.share(n, mark).is_some())
     }
 
     fn has(&self, ranges: u32, port: u16) -> bool {
@@ -200,11 +263,15 @@ impl Pool4 {
         }
         self.materialise(n);
         let space = &mut self.spaces[n];
-        let offset = port - space.base;
-        space.slots[usize::from(offset)] = slot + 1;
-        space.free[usize::from(port & 1)].remove(usize::from(offset / 2));
-        if space.own != 0 && space.free.iter().all(|free| free.count() == 0) {
-            self.groups[proto as usize].roomy.remove(space.member as usize);
+        let offset = usize::from(port - space.base);
+        space.slots[offset] = slot + 1;
+        for n in self.shares_of(n) {
+            let share = &mut self.shares[n];
+            share.free[offset & 1].remove(offset / 2);
+            if share.is_used_up() {
+                let roomy = &mut self.groups[share.mark as usize][proto as usize].roomy;
+                roomy.remove(share.member as usize);
+            }
         }
         true
     }
@@ -212,65 +279,72 @@ impl Pool4 {
     /// Takes a transport address back.
     pub fn release(&mut self, proto: Proto, address: u32, port: u16) {
         let Some(n) = self.space(proto, address) else { return };
-        let is_own = self.has(self.spaces[n].own, port);
         let space = &mut self.spaces[n];
         let Some(offset) = port.checked_sub(space.base) else { return };
-        let Some(place) = space.slots.get_mut(usize::from(offset)) else { return };
+        let offset = usize::from(offset);
+        let Some(place) = space.slots.get_mut(offset) else { return };
         *place = 0;
-        if is_own {
-            space.free[usize::from(port & 1)].insert(usize::from(offset / 2));
-            self.groups[proto as usize].roomy.insert(space.member as usize);
+        for n in self.shares_of(n) {
+            if self.has(self.shares[n].ranges, port) {
+                let share = &mut self.shares[n];
+                share.free[offset & 1].insert(offset / 2);
+                let roomy = &mut self.groups[share.mark as usize][proto as usize].roomy;
+                roomy.insert(share.member as usize);
+            }
         }
     }
 
-    /// A free transport address for the wish, or None if the protocol has none left. The address
-    /// follows from the IPv6 node as long as it has a free port; range and parity of the port are
-    /// kept if that address can.
-    pub fn choose(&mut self, proto: Proto, wish: &Wish) -> Option<Endpoint4> {
-        let group = &self.groups[proto as usize];
+    /// A free transport address for the wish, or None if the protocol has none left for packets of
+    /// the mark at that position. The address follows from the IPv6 node as long as it has a free
+    /// port; range and parity of the port are kept if that address can.
+    pub fn choose(&mut self, proto: Proto, mark: usize, wish: &Wish) -> Option<Endpoint4> {
+        let group = &self.groups[mark][proto as usize];
         let members = group.members.len();
         let home = ((u128::from(wish.node) * members as u128) >> 64) as usize;
         let member = group.roomy.next_around(0, home, members)?;
-        let address = group.members[member] as usize;
-        let n = address * 3 + proto as usize;
-        self.materialise(n);
-        let port = self.spaces[n].choose(proto, wish, PortRange::ALL)?;
-        Some(Endpoint4 { addr: Ipv4Addr::from_bits(self.addresses[address]), port })
+        let address = self.addresses[group.members[member] as usize];
+        let port = self.choose_within(proto, mark, address, PortRange::ALL, wish)?;
+        Some(Endpoint4 { addr: Ipv4Addr::from_bits(address), port })
     }
 
-    /// The addresses of which a protocol may give ports away, in ascending order.
-    pub fn addresses(&self, proto: Proto) -> impl Iterator<Item = u32> + '_ {
-        self.groups[proto as usize].members.iter().map(|&n| self.addresses[n as usize])
+    /// The addresses of which a protocol may give ports to packets of the mark at that position,
+    /// in ascending order.
+    pub fn addresses(&self, proto: Proto, mark: usize) -> impl Iterator<Item = u32> + '_ {
+        self.groups[mark][proto as usize].members.iter().map(|&n| self.addresses[n as usize])
     }
 
-    /// The address that follows from the hash of an IPv6 node.
-    pub fn home(&self, proto: Proto, node: u64) -> Option<u32> {
-        let members = &self.groups[proto as usize].members;
+    /// The one of these addresses that follows from the hash of an IPv6 node.
+    pub fn home(&self, proto: Proto, mark: usize, node: u64) -> Option<u32> {
+        let members = &self.groups[mark][proto as usize].members;
         let member = ((u128::from(node) * members.len() as u128) >> 64) as usize;
         members.get(member).map(|&n| self.addresses[n as usize])
     }
 
-    /// Whether this node may give away some of the ports of an address, for any protocol.
-    pub fn has_own_port_within(&self, address: u32, ports: PortRange) -> bool {
+    /// Whether this node may give some of the ports of an address, for any protocol, to packets of
+    /// the mark at that position.
+    pub fn has_own_port_within(&self, mark: usize, address: u32, ports: PortRange) -> bool {
         Proto::ALL.iter().any(|&proto| {
-            self.space(proto, address).is_some_and(|n| {
-                let list = &self.ranges[self.spaces[n].own as usize];
+            let share = self.space(proto, address).and_then(|n| self.share(n, mark));
+            share.is_some_and(|n| {
+                let list = &self.ranges[self.shares[n].ranges as usize];
                 list.iter().any(|range| range.min <= ports.max && ports.min <= range.max)
             })
         })
     }
 
-    /// A free port of an address, one of `ports`.
+    /// A free port of an address, one of `ports`, for packets of the mark at that position.
     pub fn choose_within(
         &mut self,
         proto: Proto,
+        mark: usize,
         address: u32,
         ports: PortRange,
         wish: &Wish,
     ) -> Option<u16> {
         let n = self.space(proto, address)?;
+        let share = self.share(n, mark)?;
         self.materialise(n);
-        self.spaces[n].choose(proto, wish, ports)
+        self.shares[share].choose(&self.spaces[n], proto, wish, ports)
     }
 
     /// Makes the memory of a space on its first use.
@@ -284,11 +358,15 @@ impl Pool4 {
         let len = usize::from(last.max - space.base) + 1;
         space.slots = alloc::vec![0; len];
         self.materialised += len;
-        for (parity, free) in space.free.iter_mut().enumerate() {
-            *free = BitSet::new(len.div_ceil(2));
-            for range in &self.ranges[space.own as usize] {
-                let (from, to) = numbers(space.base, parity, *range);
-                free.insert_range(from, to);
+        let base = space.base;
+        for n in self.shares_of(n) {
+            let share = &mut self.shares[n];
+            for (parity, free) in share.free.iter_mut().enumerate() {
+                *free = BitSet::new(len.div_ceil(2));
+                for range in &self.ranges[share.ranges as usize] {
+                    let (from, to) = numbers(base, parity, *range);
+                    free.insert_range(from, to);
+                }
             }
         }
     }
@@ -297,30 +375,29 @@ impl Pool4 {
     /// both keep it; `evict` gets the slots of the others.
     pub fn replace(&mut self, entries: &[Pool4Entry], evict: &mut dyn FnMut(u32)) {
         let mut old = core::mem::replace(self, Self::new(entries, self.node, &self.keys));
-        let lists = |ranges: &[Vec<PortRange>], space: &Space| {
-            [space.ranges, space.own].map(|n| ranges[n as usize].clone())
-        };
-        for (n, space) in old.spaces.iter_mut().enumerate() {
-            if space.slots.is_empty() {
+        for n in 0..old.spaces.len() {
+            let slots = core::mem::take(&mut old.spaces[n].slots);
+            if slots.is_empty() {
                 continue;
             }
             let (address, proto) = (old.addresses[n / 3], Proto::ALL[n % 3]);
-            let same = self
-                .space(proto, address)
-                .filter(|&now| lists(&self.ranges, &self.spaces[now]) == lists(&old.ranges, space));
+            let same = self.space(proto, address).filter(|&now| self.layout(now) == old.layout(n));
             if let Some(now) = same {
-                self.materialised += space.slots.len();
-                self.spaces[now].slots = core::mem::take(&mut space.slots);
-                self.spaces[now].free = core::mem::take(&mut space.free);
-                let space = &self.spaces[now];
-                if space.own != 0 && space.free.iter().all(|free| free.count() == 0) {
-                    let member = self.spaces[now].member as usize;
-                    self.groups[proto as usize].roomy.remove(member);
+                self.materialised += slots.len();
+                self.spaces[now].slots = slots;
+                for (share, before) in self.shares_of(now).zip(old.shares_of(n)) {
+                    let share = &mut self.shares[share];
+                    share.free = core::mem::take(&mut old.shares[before].free);
+                    if share.is_used_up() {
+                        let roomy = &mut self.groups[share.mark as usize][proto as usize].roomy;
+                        roomy.remove(share.member as usize);
+                    }
                 }
                 continue;
             }
-            for (offset, &slot) in space.slots.iter().enumerate() {
-                let port = space.base.wrapping_add(offset as u16);
+            let base = old.spaces[n].base;
+            for (offset, &slot) in slots.iter().enumerate() {
+                let port = base.wrapping_add(offset as u16);
                 if slot != 0 && !self.claim(proto, address, port, slot - 1) {
                     evict(slot - 1);
                 }
@@ -328,47 +405,63 @@ impl Pool4 {
         }
     }
 
+    /// The ports of a space, and those of each mark.
+    fn layout(&self, space: usize) -> (&[PortRange], Vec<(u32, &[PortRange])>) {
+        let list = |ranges: u32| &self.ranges[ranges as usize][..];
+        let shares = self.shares[self.shares_of(space)].iter();
+        let shares = shares.map(|share| (self.marks[share.mark as usize], list(share.ranges)));
+        (list(self.spaces[space].ranges), shares.collect())
+    }
+
     /// Bytes in use.
     pub fn bytes(&self) -> usize {
         let ports = self.materialised * 4 + self.materialised / 8;
-        ports + self.spaces.len() * size_of::<Space>() + self.by_address.bytes()
+        let spaces = self.spaces.len() * size_of::<Space>();
+        ports + spaces + self.shares.len() * size_of::<Share>() + self.by_address.bytes()
     }
 }
 
-impl Space {
-    fn choose(&self, proto: Proto, wish: &Wish, within: PortRange) -> Option<u16> {
+impl Share {
+    /// Whether no port is free, as far as the space is in use.
+    fn is_used_up(&self) -> bool {
+        self.free.iter().all(|free| free.count() == 0)
+    }
+
+    /// A free port of the space that this is a share of.
+    fn choose(&self, space: &Space, proto: Proto, wish: &Wish, within: PortRange) -> Option<u16> {
         const LOW: PortRange = PortRange { min: 0, max: 1023 };
         const HIGH: PortRange = PortRange { min: 1024, max: u16::MAX };
         let parity = usize::from(wish.port & 1);
         if proto == Proto::Icmp {
             let parity = (wish.offset & 1) as usize;
             return self
-                .find(parity, within, wish.offset >> 1)
-                .or_else(|| self.find(parity ^ 1, within, wish.offset >> 1));
+                .find(space, parity, within, wish.offset >> 1)
+                .or_else(|| self.find(space, parity ^ 1, within, wish.offset >> 1));
         }
         let (like, unlike) = if LOW.contains(wish.port) { (LOW, HIGH) } else { (HIGH, LOW) };
         [(parity, like), (parity ^ 1, like), (parity, unlike), (parity ^ 1, unlike)]
             .into_iter()
             .find_map(|(parity, range)| {
                 let (min, max) = (range.min.max(within.min), range.max.min(within.max));
-                (min <= max).then(|| self.find(parity, PortRange { min, max }, wish.offset))?
+                (min <= max)
+                    .then(|| self.find(space, parity, PortRange { min, max }, wish.offset))?
             })
     }
 
     /// A free port of that parity and range, the first from `offset` on.
-    fn find(&self, parity: usize, range: PortRange, offset: u64) -> Option<u16> {
+    fn find(&self, space: &Space, parity: usize, range: PortRange, offset: u64) -> Option<u16> {
         let free = &self.free[parity];
         if free.count() == 0 {
             return None;
         }
-        let (from, to) = numbers(self.base, parity, range);
-        let to = to.min(self.slots.len().div_ceil(2));
+        let (from, to) = numbers(space.base, parity, range);
+        let to = to.min(space.slots.len().div_ceil(2));
         if from >= to {
             return None;
         }
         let start = from + (offset % (to - from) as u64) as usize;
         let number = free.next_around(from, start, to)?;
-        Some(self.base + (number * 2 + parity) as u16)
+        Some(space.base + (number * 2 + parity) as u16)
     }
 }
 
@@ -406,6 +499,29 @@ fn merged_ranges<'a>(
 }
 
 #[cfg(test)]
+impl Pool4 {
+    /// Of every share exactly the ports are free that nobody has, and those addresses have room of
+    /// which one is.
+    pub(super) fn check(&self) {
+        for (n, space) in self.spaces.iter().enumerate() {
+            for share in self.shares_of(n) {
+                let share = &self.shares[share];
+                let group = &self.groups[share.mark as usize][n % 3];
+                assert_eq!(group.members[share.member as usize] as usize, n / 3);
+                let member = share.member as usize;
+                let has_room = group.roomy.next(member, member + 1).is_some();
+                assert_eq!(has_room, space.slots.is_empty() || !share.is_used_up());
+                for (offset, slot) in space.slots.iter().enumerate() {
+                    let is_free = share.free[offset & 1].next(offset / 2, offset / 2 + 1);
+                    let given = self.has(share.ranges, space.base + offset as u16) && *slot == 0;
+                    assert_eq!(is_free.is_some(), given);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use std::collections::HashSet;
@@ -413,7 +529,7 @@ mod tests {
 
     fn entry(prefix: &str, ports: &str, protocol: Option<Proto>) -> Pool4Entry {
         let (prefix, ports) = (prefix.parse().unwrap(), ports.parse().unwrap());
-        Pool4Entry { protocol, prefix, ports, node: None }
+        Pool4Entry { protocol, prefix, ports, node: None, mark: 0 }
     }
 
     fn pool(entries: &[Pool4Entry]) -> Pool4 {
@@ -479,16 +595,16 @@ mod tests {
         let mut seen = HashSet::new();
         for n in 0..4 * 101u64 {
             let wish = Wish { node: n << 60, offset: n * 31, port: (n * 7) as u16 };
-            let got = pool.choose(Proto::Udp, &wish).unwrap();
+            let got = pool.choose(Proto::Udp, 0, &wish).unwrap();
             assert!(pool.claim(Proto::Udp, got.addr.to_bits(), got.port, n as u32));
             assert_eq!(pool.owner(Proto::Udp, got.addr.to_bits(), got.port), Some(n as u32));
             assert!(got.port >= 1001 && got.port <= 1101 && seen.insert(got));
         }
         let wish = Wish { node: 0, offset: 0, port: 0 };
-        assert_eq!(pool.choose(Proto::Udp, &wish), None);
-        assert_eq!(pool.choose(Proto::Tcp, &wish), None);
+        assert_eq!(pool.choose(Proto::Udp, 0, &wish), None);
+        assert_eq!(pool.choose(Proto::Tcp, 0, &wish), None);
         pool.release(Proto::Udp, addr("192.0.2.2"), 1077);
-        let again = pool.choose(Proto::Udp, &wish).unwrap();
+        let again = pool.choose(Proto::Udp, 0, &wish).unwrap();
         assert_eq!((again.addr.to_bits(), again.port), (addr("192.0.2.2"), 1077));
     }
 
@@ -498,7 +614,7 @@ mod tests {
         let mut pool = pool(&[entry("192.0.2.1", "1020-1027", Some(Proto::Tcp))]);
         let mut take = |port: u16| {
             let wish = Wish { node: 1, offset: 5, port };
-            let got = pool.choose(Proto::Tcp, &wish).map(|e| e.port);
+            let got = pool.choose(Proto::Tcp, 0, &wish).map(|e| e.port);
             got.inspect(|&p| assert!(pool.claim(Proto::Tcp, addr("192.0.2.1"), p, 0)))
         };
         for (port, range, parity) in
@@ -523,7 +639,7 @@ mod tests {
                 .map(|n| {
                     let proto = Proto::ALL[n as usize % 3];
                     let wish = Wish { node, offset: n, port: n as u16 };
-                    let got = pool.choose(proto, &wish).unwrap();
+                    let got = pool.choose(proto, 0, &wish).unwrap();
                     pool.claim(proto, got.addr.to_bits(), got.port, n as u32);
                     got.addr
                 })
@@ -559,6 +675,45 @@ mod tests {
     }
 
     #[test]
+    fn each_mark_has_its_own_entries_which_may_overlap() {
+        let marked = |prefix, ports, mark| Pool4Entry { mark, ..entry(prefix, ports, None) };
+        let entries = [
+            marked("192.0.2.1", "5000-5005", 0),
+            marked("192.0.2.1", "5004-5009", 7),
+            marked("192.0.2.2", "5000-5001", 7),
+            Pool4Entry { node: Some(2), ..marked("192.0.2.3", "5000-5001", 9) },
+        ];
+        let mut pool = pool(&entries);
+        let (none, seven) = (pool.mark(0).unwrap(), pool.mark(7).unwrap());
+        assert_eq!((pool.mark(1), pool.mark(9)), (None, None), "no entry, or another node's");
+        let take = |pool: &mut Pool4, mark, n: u32| {
+            let wish = Wish { node: u64::from(n) << 61, offset: n.into(), port: 4000 };
+            let mask = pool.choose(Proto::Udp, mark, &wish)?;
+            assert!(pool.claim(Proto::Udp, mask.addr.to_bits(), mask.port, n));
+            pool.check();
+            Some((mask.addr.to_string(), mask.port))
+        };
+        let given: HashSet<_> = (0..8).filter_map(|n| take(&mut pool, seven, n)).collect();
+        let expected = (5004..=5009).map(|port| ("192.0.2.1".to_string(), port));
+        let expected = expected.chain([5000, 5001].map(|port| ("192.0.2.2".to_string(), port)));
+        assert_eq!(given, expected.collect());
+        assert_eq!(take(&mut pool, seven, 8), None);
+        let given: HashSet<_> = (10..14).filter_map(|n| take(&mut pool, none, n)).collect();
+        assert_eq!(given, (5000..5004).map(|port| ("192.0.2.1".to_string(), port)).collect());
+        assert_eq!(take(&mut pool, none, 14), None, "what both have is given away once");
+        pool.release(Proto::Udp, addr("192.0.2.1"), 5004);
+        pool.check();
+        assert_eq!(take(&mut pool, none, 15), Some(("192.0.2.1".to_string(), 5004)));
+        // Other marks of the same entries: nobody loses a mapping.
+        let mut others = entries;
+        others[0].mark = 7;
+        others[1].mark = 0;
+        pool.replace(&others, &mut |_| panic!("every port is there"));
+        pool.check();
+        assert_eq!(take(&mut pool, 0, 16), None);
+    }
+
+    #[test]
     fn another_nodes_slice_holds_mappings_and_gives_none_away() {
         let slice = |prefix, ports, node| Pool4Entry { node, ..entry(prefix, ports, None) };
         // Node 2's address is the first, so that it would be the first to be given away.
@@ -577,7 +732,7 @@ mod tests {
         let mut given = HashSet::new();
         for slot in 0..6 {
             let wish = Wish { node: u64::from(slot) << 61, offset: slot.into(), port: 4000 };
-            let mask = pool.choose(Proto::Udp, &wish).unwrap();
+            let mask = pool.choose(Proto::Udp, 0, &wish).unwrap();
             assert!(pool.claim(Proto::Udp, mask.addr.to_bits(), mask.port, slot));
             given.insert((mask.addr.to_string(), mask.port));
         }
@@ -585,15 +740,15 @@ mod tests {
         let own = own.into_iter().flat_map(|(a, ports)| ports.map(move |p| (a.to_string(), p)));
         assert_eq!(given, own.collect());
         let wish = Wish { node: 0, offset: 0, port: 4000 };
-        assert_eq!(pool.choose(Proto::Udp, &wish), None);
+        assert_eq!(pool.choose(Proto::Udp, 0, &wish), None);
         // A mapping that ends in their slice is theirs to give away again.
         pool.release(Proto::Udp, addr("192.0.2.2"), 5004);
         pool.release(Proto::Udp, addr("192.0.2.1"), 5000);
-        assert_eq!(pool.choose(Proto::Udp, &wish), None);
+        assert_eq!(pool.choose(Proto::Udp, 0, &wish), None);
         // The operator gives it to this node.
         entries[2].node = Some(1);
         pool.replace(&entries, &mut |_| panic!("every port is there"));
-        let mask = pool.choose(Proto::Udp, &wish).unwrap();
+        let mask = pool.choose(Proto::Udp, 0, &wish).unwrap();
         assert_eq!(mask.addr.to_string(), "192.0.2.2");
         assert!((5004..=5007).contains(&mask.port));
     }

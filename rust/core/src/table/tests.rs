@@ -21,12 +21,13 @@ fn dst4(proto: Proto, n: u8, identifier: u16) -> Endpoint4 {
 }
 
 fn entries() -> Vec<Pool4Entry> {
-    [("192.0.2.1", "5000-5009"), ("192.0.2.2", "5004-5013"), ("192.0.2.2", "5000-5005")]
-        .map(|(prefix, ports)| Pool4Entry {
+    [("192.0.2.1", "5000-5009", 0), ("192.0.2.2", "5004-5013", 0), ("192.0.2.2", "5000-5005", 5)]
+        .map(|(prefix, ports, mark)| Pool4Entry {
             protocol: None,
             prefix: prefix.parse().unwrap(),
             ports: ports.parse().unwrap(),
             node: None,
+            mark,
         })
         .to_vec()
 }
@@ -78,6 +79,7 @@ impl Table {
             }
             assert!(bib.sessions > 0 || bib.is_static);
         }
+        self.pool4.check();
         self.check_blocks();
         if self.dying == 0 {
             assert_eq!(self.sessions as usize, records.len());
@@ -86,15 +88,19 @@ impl Table {
         }
     }
 
-    /// A packet from an IPv6 node, as the translator handles it.
+    /// A packet from an IPv6 node, as the translator handles it. Those of every third node are
+    /// marked.
     fn traffic(&mut self, now: Time, proto: Proto, node: u8, server: u8) -> Option<SessionId> {
         let src = src6(node);
         let bits = src.addr.to_bits();
+        let mark = if node % 3 == 2 { 5 } else { 0 };
         let slot = match self.find6(proto, bits, src.port) {
             Some(slot) => slot,
             None if !self.has_room() => return None,
             None => {
-                let mask = self.choose_mask(proto, bits, src.port, dst4(proto, server, 0), 15)?;
+                let mask =
+                    self.choose_mask(proto, mark, bits, src.port, dst4(proto, server, 0), 15)?;
+                assert!(self.pool4.is_own(proto, mark, mask.addr.to_bits(), mask.port));
                 self.create_bib(proto, src, mask, false).unwrap()
             }
         };
@@ -619,6 +625,7 @@ fn f_args_name_the_fields_that_choose_the_port() {
         prefix: "192.0.2.1".parse().unwrap(),
         ports: "1024-65535".parse().unwrap(),
         node: None,
+        mark: 0,
     };
     let timeouts = Timeouts::from(&Globals::default());
     let base = (1u128 << 64 | 7, 4000u16, dst4(Proto::Udp, 1, 0));
@@ -634,7 +641,7 @@ fn f_args_name_the_fields_that_choose_the_port() {
         for (bit, (src6, port, dst)) in variants {
             let mut table = Table::new(10, &[entry], 1, timeouts, &[3; 32]);
             let mut choose = |src6, port, dst| {
-                table.choose_mask(Proto::Udp, src6, port, dst, f_args).unwrap().port
+                table.choose_mask(Proto::Udp, 0, src6, port, dst, f_args).unwrap().port
             };
             let first = choose(base.0, base.1, base.2);
             assert_eq!(choose(base.0, base.1, base.2), first + 2, "the next of its parity");
