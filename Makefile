@@ -72,7 +72,8 @@ fuzz: ## each fuzz target for SECONDS; needs nightly Rust, installs cargo-fuzz
 	done
 
 soak: setup ## three NAT64s under faults for SECONDS: what is lost, and how soon it is mended
-	@for transport in "multicast 4" "unicast 4" "tcp 4"; do \
+	@$(BIN)/python tests/netns/soak.py cut "multicast 4"
+	@for transport in "multicast 4" "unicast 4" "tcp 4" "tls 6"; do \
 		$(BIN)/python tests/netns/soak.py $(SECONDS) "$$transport" || exit 1; \
 	done
 

@@ -1,5 +1,8 @@
 """Faults at random under load: `python tests/netns/soak.py SECONDS TRANSPORT [SEED]`.
 
+With "cut" in place of SECONDS the nodes don't hear each other, and J is killed: that sessions are
+lost and connections break has to be seen then, or this has failed.
+
 J, K and L with real keepalived carry TCP, UDP and pings while sessions come at 20 a second and a
 fifth of what the private network carries is lost. Daemons are killed, or stopped for up to ten
 seconds, and nodes hear nothing for a while though they are heard. After each fault every node has
@@ -12,7 +15,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import scenarios
@@ -159,9 +163,9 @@ def lose(network: Network, name: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def main(seconds: float, transport: str, seed: int) -> None:
-    isolation.require_programs()
-    isolation.enter()
+@contextmanager
+def under_load(transport: str, seed: int, *, deaf: bool = False) -> Iterator[tuple[Soak, Load]]:
+    """The nodes with their losses, and traffic through them; `deaf` ones are told nothing of it."""
     network = Network()
     network.build()
     cluster = Cluster(network, synchronised=True)
@@ -169,49 +173,85 @@ def main(seconds: float, transport: str, seed: int) -> None:
         path = MACHINES[name].run / "jsync.toml"
         if transport != "multicast 4":
             lines = scenarios.transport_of(name, transport)
-            path.write_text(path.read_text().replace('interface = "priv"', lines))
+            text = path.read_text().replace('interface = "priv"', lines)
+            path.write_text(scenarios.without_key(text) if "tls" in transport else text)
         lose(network, name)
-    print(f"transport={transport!r} seconds={seconds:g} seed={seed}", flush=True)
     with scenarios.told_in_full(cluster):
         for name in NAT64S:
             cluster.start(name)
         cluster.wait_primary("J")
+        for name in NAT64S if deaf else ():
+            scenarios.cut_off(network, name)
         load = Load(network)
         load.start()
         argv = enter(network.holders["n6"], sys.executable, "-c", CHURN, N4_IN_POOL6)
         with subprocess.Popen(argv) as churn:
-            soak = Soak(network, cluster, random.Random(seed))
             try:
-                soak.run(seconds)
+                yield Soak(network, cluster, random.Random(seed)), load
             except ServiceError as error:
                 raise AssertionError(str(error)) from error
             finally:
                 churn.kill()
-        since = time.monotonic()
-        time.sleep(3.0)
-        flows = load.flows()
-        broken = [flow for flow in flows if not flow.alive(since)]
+
+
+def broken_flows(load: Load) -> tuple[int, int]:
+    """How many flows there are, and how many of them are not alive."""
+    since = time.monotonic()
+    time.sleep(3.0)
+    flows = load.flows()
+    return len(flows), sum(not flow.alive(since) for flow in flows)
+
+
+def faults(seconds: float, transport: str, seed: int) -> None:
+    """Nothing may be lost."""
+    with under_load(transport, seed) as (soak, load):
+        soak.run(seconds)
+        flows, broken = broken_flows(load)
         load.finish()
-        tcp = load.wait_complete(20.0)
-        incomplete = [flow for flow in tcp if not flow.complete]
+        incomplete = sum(not flow.complete for flow in load.wait_complete(20.0))
         times = sorted(soak.convergence)
         print(
             f"faults={sum(soak.faults.values())}"
             f" ({', '.join(f'{n} {name}' for name, n in soak.faults.items())})"
             f" sessions={len(soak.keys(soak.master()))} sessions_lost={soak.lost}"
-            f" connections={len(flows)} connections_broken={len(broken) + len(incomplete)}"
+            f" connections={flows} connections_broken={broken + incomplete}"
             f" convergence_median={times[len(times) // 2]:.2f}s"
             f" convergence_longest={times[-1]:.2f}s",
             flush=True,
         )
-        assert broken == []
-        assert incomplete == []
-        assert soak.lost == 0
+        assert (soak.lost, broken, incomplete) == (0, 0, 0)
+
+
+def cut(transport: str, seed: int) -> None:
+    """What is lost has to be seen."""
+    with under_load(transport, seed, deaf=True) as (soak, load):
+        time.sleep(1.0)
+        before = soak.keys("J")
+        soak.cluster.kill_daemon("J")
+        lost = len(before - soak.keys(soak.master()))
+        flows, broken = broken_flows(load)
+        print(
+            f"sessions={len(before)} sessions_lost={lost}"
+            f" connections={flows} connections_broken={broken}",
+            flush=True,
+        )
+        assert lost > 0
+        assert broken > 0
+
+
+def main(what: str, transport: str, seed: int) -> None:
+    isolation.require_programs()
+    isolation.enter()
+    print(f"transport={transport!r} seconds={what} seed={seed}", flush=True)
+    if what == "cut":
+        cut(transport, seed)
+    else:
+        faults(float(what), transport, seed)
 
 
 if __name__ == "__main__":
     main(
-        float(sys.argv[1]),
+        sys.argv[1],
         sys.argv[2],
         int(sys.argv[3]) if len(sys.argv) > 3 else random.SystemRandom().randrange(1 << 32),
     )
