@@ -35,6 +35,11 @@ class Sink:
             await self.arrived.wait()
 
 
+def with_length(frame: bytes) -> bytes:
+    """A frame as it goes on the wire."""
+    return len(frame).to_bytes(4, "big") + frame
+
+
 def frame_of(node: int, text: bytes = b"") -> bytes:
     return b"node" + bytes([node]) + text
 

@@ -5,11 +5,11 @@ import pytest
 import trio
 from hypothesis import given
 from hypothesis import strategies as st
-from meshes import Mesh, Sink, eventually, frame_of, mesh
+from meshes import Mesh, Sink, eventually, frame_of, mesh, with_length
 
 from jsync.log import Log
 from jsync.transport import Complaints, tcp
-from jsync.transport.tcp import MAX_FRAME, FrameReader, SendQueue, TcpTransport, with_length
+from jsync.transport.tcp import MAX_FRAME, FrameReader, SendQueue, TcpTransport
 
 
 def run(test: Callable[[], Awaitable[None]]) -> None:

@@ -8,13 +8,12 @@ from pathlib import Path
 import pytest
 import trio
 import trustme
-from meshes import Mesh, eventually, frame_of, mesh
+from meshes import Mesh, eventually, frame_of, mesh, with_length
 
 from jsync import config
 from jsync.errors import Failure
 from jsync.tls import Credentials, names_address
 from jsync.transport import tcp
-from jsync.transport.tcp import with_length
 
 NAT64 = '[node]\nid = 1\n[nat64]\npool4 = [{ prefix = "192.0.2.1" }]\n'
 SYNC = '[sync]\ncluster = "c"\ntransport = "tcp"\nlisten = "127.0.0.1"\npeers = ["127.0.0.2"]\n'

@@ -12,7 +12,6 @@ import ipaddress
 import math
 import random
 import socket
-from collections import deque
 from dataclasses import dataclass, field
 
 import trio
@@ -53,32 +52,38 @@ USER_TIMEOUT_MS = 5_000
 
 
 class FrameReader:
-    """Cuts a stream of bytes into frames."""
+    """Cuts a stream of bytes into frames. Each byte is copied once."""
 
     def __init__(self) -> None:
-        self._buffer = bytearray()
+        self._begun = bytearray()
+        """What has come of a frame that isn't whole yet, its length included."""
 
     def feed(self, data: bytes | bytearray) -> list[bytes]:
         """The frames that `data` completes. Raises ValueError on an impossible length."""
-        buffer = self._buffer
-        buffer += data
-        frames = []
-        at = 0
-        while len(buffer) - at >= 4:
-            length = int.from_bytes(buffer[at : at + 4], "big")
-            if not 1 <= length <= MAX_FRAME:
-                raise ValueError(f"a frame of {length} bytes")
-            if len(buffer) - at - 4 < length:
+        begun, frames, at = self._begun, [], 0
+        while begun and at < len(data):
+            wanted = 4 + _length(begun) if len(begun) >= 4 else 4
+            missing = wanted - len(begun)
+            begun += data[at : at + missing]
+            at += missing
+            if len(begun) >= 4 and len(begun) == 4 + _length(begun):
+                frames.append(bytes(memoryview(begun)[4:]))
+                begun.clear()
+        while len(data) - at >= 4:
+            end = at + 4 + _length(data, at)
+            if end > len(data):
                 break
-            frames.append(bytes(buffer[at + 4 : at + 4 + length]))
-            at += 4 + length
-        del buffer[:at]
+            frames.append(bytes(data[at + 4 : end]))
+            at = end
+        begun += data[at:]
         return frames
 
 
-def with_length(frame: bytes) -> bytes:
-    """A frame as it goes on the wire."""
-    return len(frame).to_bytes(4, "big") + frame
+def _length(data: bytes | bytearray, at: int = 0) -> int:
+    length = int.from_bytes(data[at : at + 4], "big")
+    if not 1 <= length <= MAX_FRAME:
+        raise ValueError(f"a frame of {length} bytes")
+    return length
 
 
 class SendQueue:
@@ -86,7 +91,8 @@ class SendQueue:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._frames: deque[bytes] = deque()
+        self._pieces: list[bytes] = []
+        """Lengths and frames, in turn."""
         self._bytes = 0
         self._filled = trio.Event()
         self._sent = trio.Event()
@@ -100,7 +106,7 @@ class SendQueue:
         """Append a frame; False if there is no room."""
         if self._bytes + len(frame) > self._limit:
             return False
-        self._frames.append(with_length(frame))
+        self._pieces += (len(frame).to_bytes(4, "big"), frame)
         self._bytes += len(frame)
         self._filled.set()
         if self._sent.is_set():
@@ -109,11 +115,11 @@ class SendQueue:
 
     async def take(self) -> bytes:
         """All that waits, as bytes for the wire; waits until there is something."""
-        if not self._frames:
+        if not self._pieces:
             self._sent.set()
         await self._filled.wait()
-        data = b"".join(self._frames)
-        self._frames.clear()
+        data = b"".join(self._pieces)
+        self._pieces.clear()
         self._bytes = 0
         self._filled = trio.Event()
         return data
