@@ -1,17 +1,22 @@
 """Two nodes in processes of their own, connected by TCP: how long a table takes to the other one.
 
-Usage: python benches/pair.py serve|join|sink N: the ends that `measure` starts.
+Usage: python benches/pair.py flowing N (as root or where user namespaces are open): prints as JSON
+what a transfer of N sessions took while packets went through both nodes, and what became of those.
+`serve`, `join`, `probe` and `sink` are the processes that this and `measure` start.
 """
 
 import json
 import mmap
 import secrets
+import select
+import socket
 import struct
 import subprocess
 import sys
 import time
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from io import StringIO
 from typing import IO, NamedTuple
 
@@ -19,6 +24,7 @@ import trio
 
 from jsync._core import Node
 from jsync.keys import node_secret
+from jsync.lab import isolation
 from jsync.log import Log
 from jsync.transport.tcp import FRAME_BYTES, READ_BYTES, TcpTransport
 
@@ -35,6 +41,14 @@ BATCH = 36
 UDP_ESTABLISHED = 1 << 5
 HOUR_MS = 3_600_000
 PATIENCE = 300.0
+PROBE6 = "fd00::1"
+PROBED = {1: "203.0.113.11", 2: "203.0.113.12"}
+"""Where the packets go that pass a node's TUN: local addresses, so that they come back here."""
+PROBE_PORT = 9
+PROBE_PAUSE = 0.0002
+SPINNERS = 2
+NOT_HERE = 4
+"""Exit status where there can be no network of one's own."""
 
 
 def make_node(number: int, sessions: int, *, joold: bool = False) -> Node:
@@ -49,7 +63,7 @@ def make_node(number: int, sessions: int, *, joold: bool = False) -> Node:
         "cluster": CLUSTER,
         "epoch": secrets.randbits(63) + 1,
         "max-frame": FRAME_BYTES,
-        "join-timeout": 100 if number == 3 else 2000,
+        "join-timeout": 100 if number == 3 else 60_000 if number == 2 else 2000,
     }
     return Node(
         json.dumps(nat64).encode(),
@@ -147,7 +161,8 @@ def serve(sessions: int) -> None:
     """Be the node that has the sessions, until somebody closes stdin."""
     node = make_node(1, sessions)
     fill(node, sessions)
-    say(digest=digest(node))
+    attach(node, 1)
+    say()
     closed = trio.Event()
 
     async def main() -> None:
@@ -161,11 +176,15 @@ def serve(sessions: int) -> None:
 
     trio.run(main)
     say(pause=node.status()["longest_pause_us"])
+    say(digest=digest(node))
 
 
 def join(sessions: int) -> None:
     """Be the node that comes, empty; tell how long it took from the first connection."""
     node = make_node(2, sessions)
+    attach(node, 2)
+    say()
+    sys.stdin.readline()
     met = 0.0
 
     def whole() -> bool:
@@ -173,17 +192,67 @@ def join(sessions: int) -> None:
         if not met and node.peers():
             met = time.monotonic()
         status = node.status()
-        return status["ready"] and status["sessions"] == sessions
+        return status["ready"] and status["sessions"] >= sessions
 
     transport = trio.run(run_node, node, 2, whole)
     seconds = time.monotonic() - met
     pause = node.status()["longest_pause_us"]
-    say(
-        seconds=seconds,
-        pause=pause,
-        bytes=transport.stats.bytes_received,
-        digest=digest(node),
-    )
+    say(seconds=seconds, pause=pause, bytes=transport.stats.bytes_received)
+    say(digest=digest(node))
+
+
+def attach(node: Node, number: int) -> None:
+    """Have packets go through the node, if this network is one for that."""
+    if PROBED[number] not in ip("-4 -o addr show dev lo"):
+        return
+    node.attach(f"bench{number}", persistent=False)
+    ip(f"link set bench{number} up")
+    ip(f"-6 route add 64:ff9b::{PROBED[number]} dev bench{number} src {PROBE6}")
+
+
+def ip(command: str) -> str:
+    """Run iproute2's ip."""
+    return subprocess.run(
+        ["ip", *command.split()], check=True, stdout=subprocess.PIPE, text=True
+    ).stdout
+
+
+def probe(_: int) -> None:
+    """Send packets through both nodes, one after the other; tell at each line of stdin of their
+    latencies since the last one.
+    """
+    sender = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+    sender.bind((PROBE6, 0))
+    receiver = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    receiver.bind(("", PROBE_PORT))
+    receiver.settimeout(2.0)
+    number, latencies, lost = 0, list[float](), 0
+    while True:
+        for to in PROBED.values():
+            number += 1
+            begin = time.monotonic()
+            sender.sendto(number.to_bytes(8, "big"), (f"64:ff9b::{to}", PROBE_PORT))
+            try:
+                while int.from_bytes(receiver.recv(64), "big") != number:
+                    pass
+            except TimeoutError:
+                lost += 1
+            latencies.append(time.monotonic() - begin)
+        time.sleep(PROBE_PAUSE)
+        if select.select([sys.stdin], [], [], 0)[0]:
+            if not sys.stdin.readline():
+                return
+            latencies.sort()
+            longest, late = latencies[-1] * 1000, latencies[len(latencies) * 999 // 1000] * 1000
+            say(packets=len(latencies), lost=lost, longest=longest, late=late)
+            latencies, lost = [], 0
+
+
+def spin(seconds: int) -> None:
+    """Use a CPU."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        pass
 
 
 def digest(node: Node) -> int:
@@ -192,6 +261,8 @@ def digest(node: Node) -> int:
     while True:
         rows, following = node.sessions(None, cursor, 1000)
         for row in rows:
+            if row["src6"] == PROBE6:
+                continue
             key = (row["src6"], row["src6_port"], row["src4"], row["src4_port"], row["dst4"])
             text = repr((key, row["dst4_port"], row["state"])).encode()
             total += zlib.crc32(text) * 0x9E3779B97F4A7C15
@@ -275,27 +346,97 @@ class Run(NamedTuple):
     """The longest that either end kept packets waiting, on a CPU."""
 
 
-def measure(sessions: int) -> Run:
-    """Have a node with sessions met by one without any, each in a process of its own."""
-    with subprocess.Popen(
-        [sys.executable, __file__, "serve", str(sessions)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as server:
-        ready = _line(server.stdout)
-        with subprocess.Popen(
-            [sys.executable, __file__, "join", str(sessions)], stdout=subprocess.PIPE, text=True
-        ) as joiner:
-            joined = _line(joiner.stdout)
-        assert server.stdin is not None
-        server.stdin.close()
-        served = _line(server.stdout)
-    if joined["digest"] != ready["digest"]:
+class Process:
+    """One of the processes of a measurement."""
+
+    def __init__(self, stack: ExitStack, kind: str, number: int) -> None:
+        command = [sys.executable, __file__, kind, str(number)]
+        pipe = subprocess.PIPE
+        self.popen = stack.enter_context(
+            subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
+        )
+        stack.callback(self.popen.kill)
+
+    def hear(self) -> dict[str, float]:
+        """What it says next."""
+        return _line(self.popen.stdout)
+
+    def tell(self) -> None:
+        """Have it go on."""
+        assert self.popen.stdin is not None
+        self.popen.stdin.write("\n")
+        self.popen.stdin.flush()
+
+    def end(self) -> None:
+        """Have it end."""
+        assert self.popen.stdin is not None
+        self.popen.stdin.close()
+
+
+def finish(server: Process, joiner: Process, joined: dict[str, float]) -> Run:
+    """What a transfer took, if the tables are equal."""
+    server.end()
+    served = server.hear()
+    if joiner.hear() != server.hear():
         sys.exit("the tables differ")
     loopback = move(int(joined["bytes"]))
     return Run(joined["seconds"], loopback, max(joined["pause"], served["pause"]) / 1000)
 
 
+def measure(sessions: int) -> Run:
+    """A transfer, and nothing else meanwhile."""
+    with ExitStack() as stack:
+        server = Process(stack, "serve", sessions)
+        server.hear()
+        joiner = Process(stack, "join", sessions)
+        joiner.hear()
+        joiner.tell()
+        return finish(server, joiner, joiner.hear())
+
+
+def flowing(sessions: int) -> None:
+    """A transfer while packets go through both nodes; before it, as long a time in which programs
+    that have nothing to do with it use the CPUs.
+    """
+    try:
+        isolation.require_programs()
+        isolation.enter()
+    except isolation.LabUnavailable as error:
+        print(error, file=sys.stderr)
+        sys.exit(NOT_HERE)
+    ip("link set lo up")
+    ip(f"addr add {PROBE6}/128 dev lo")
+    for address in PROBED.values():
+        ip(f"addr add {address}/32 dev lo")
+    with ExitStack() as stack:
+        server = Process(stack, "serve", sessions)
+        server.hear()
+        joiner = Process(stack, "join", sessions)
+        joiner.hear()
+        prober = Process(stack, "probe", 0)
+        time.sleep(1.0)
+        prober.tell()
+        prober.hear()
+        spinners = [Process(stack, "spin", 5) for _ in range(SPINNERS)]
+        for spinner in spinners:
+            spinner.popen.wait()
+        prober.tell()
+        control = prober.hear()
+        joiner.tell()
+        joined = joiner.hear()
+        prober.tell()
+        meanwhile = prober.hear()
+        prober.end()
+        run = finish(server, joiner, joined)
+    if control["lost"] or meanwhile["lost"]:
+        sys.exit(f"packets were lost: {control} {meanwhile}")
+    phases = {"control": control, "meanwhile": meanwhile}
+    told = {
+        f"{name}_{key}": value for name, values in phases.items() for key, value in values.items()
+    }
+    say(**run._asdict(), **told)
+
+
 if __name__ == "__main__":
-    {"serve": serve, "join": join, "sink": sink}[sys.argv[1]](int(sys.argv[2]))
+    main = {"serve": serve, "join": join, "sink": sink, "probe": probe, "spin": spin}
+    (main | {"flowing": flowing})[sys.argv[1]](int(sys.argv[2]))

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TypedDict
 
 import pair
-import through
 
 ROOT = Path(__file__).parents[1]
 
@@ -91,28 +90,53 @@ def between_processes(prefix: str) -> list[Row]:
     """What the daemon's own ways cost: sessions over TCP, packets through a TUN."""
     rows: list[Row] = []
 
-    def add(name: str, value: float, unit: str, ceiling: float) -> None:
-        ratio = value / ceiling
+    def add(name: str, value: float, unit: str, ceiling: float | None) -> None:
+        ratio = value / ceiling if ceiling else None
         rows.append(Row(name=name, value=value, unit=unit, ceiling=ceiling, ratio=ratio))
         show(rows[-1])
 
-    if "sync/pair_1m".startswith(prefix):
+    def wants(*names: str) -> bool:
+        return any(name.startswith(prefix) for name in names)
+
+    if wants("sync/pair_1m"):
         runs = sorted((pair.measure(1_000_000) for _ in range(3)), key=lambda run: run.seconds)
         add("sync/pair_1m", runs[1].seconds, "s", runs[1].loopback)
-    if any(name.startswith(prefix) for name in ("sync/pair_10m", "sync/pause_10m")):
-        run = pair.measure(10_000_000)
-        add("sync/pair_10m", run.seconds, "s", run.loopback)
-        # Memory comes to the table in huge pages, and packets wait for them too.
-        add("sync/pause_10m", run.pause_ms, "ms", pair.huge_page_ms())
-    if "sync/throughput_on_off".startswith(prefix):
-        command = [sys.executable, str(ROOT / "benches" / "through.py")]
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
-        if done.returncode == 0:
-            told = json.loads(done.stdout)
+    if wants("sync/pair_10m", "sync/pause_10m"):
+        flowing = in_namespace("pair.py", "flowing", "10000000")
+        if flowing:
+            add("sync/pair_10m", flowing["seconds"], "s", flowing["loopback"])
+            # On a CPU, the lock; memory that the system clears is what it can be compared with.
+            add("sync/pause_10m", flowing["pause_ms"], "ms", pair.huge_page_ms())
+            # By the clock, a packet; the CPUs are busy with something else in the control run.
+            for what in ("longest", "late"):
+                name = {"longest": "packet_longest", "late": "packet_p99.9"}[what]
+                control = flowing[f"control_{what}"]
+                add(f"sync/pause_10m/{name}", flowing[f"meanwhile_{what}"], "ms", control)
+    if wants("sync/throughput_on_off"):
+        told = in_namespace("through.py", "throughput")
+        if told:
             add("sync/throughput_on_off", told["on"], "bytes/s", told["off"])
-        elif done.returncode != through.NOT_HERE:
-            sys.exit(f"{' '.join(command)} ended with status {done.returncode}")
+            name = "sync/throughput_on_off/new_sessions"
+            add(name, told["new_on"], "bytes/s", told["new_off"])
+    if wants("sync/bytes_per_session"):
+        for name, value in in_namespace("through.py", "bytes").items():
+            add(f"sync/bytes_per_session{name}", value, "bytes", None)
+    if wants("sync/first_packet"):
+        for name, seconds in in_namespace("through.py", "first_packet").items():
+            add(f"sync/first_packet/{name}", seconds * 1e6, "us", None)
     return rows
+
+
+def in_namespace(program: str, *arguments: str) -> dict[str, float]:
+    """What a program measures in a network of its own; nothing where there can be none."""
+    command = [sys.executable, str(ROOT / "benches" / program), *arguments]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode == pair.NOT_HERE:
+        return {}
+    if done.returncode:
+        sys.exit(f"{' '.join(command)} ended with status {done.returncode}")
+    told: dict[str, float] = json.loads(done.stdout)
+    return told
 
 
 def show(row: Row) -> None:

@@ -1,24 +1,37 @@
-"""Bulk TCP through a node's TUN, with session synchronisation and without.
+"""Real daemons in a lab of their own, and what session synchronisation costs there.
 
-Usage: python benches/through.py (as root or where user namespaces are open): prints a JSON object.
+Usage: python benches/through.py throughput|bytes|first_packet (as root or where user namespaces are
+open): prints a JSON object. Its last line on stderr says how long that took.
 """
 
 import json
+import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO
+
+from pair import NOT_HERE
 
 from jsync.lab import isolation
 from jsync.lab.cluster import Cluster
-from jsync.lab.network import N4, Network, enter
+from jsync.lab.network import MACHINES, N4, POOL4_PORTS, Network, enter
 
-ROUNDS = 4
+ROUNDS = 5
 SECONDS = 3.0
 CONNECTIONS = 4
 PORT = 9000
+NEW_SESSIONS = 2000
+"""New sessions a second, where there are some beside the bulk."""
+RATES = {"": 5000, "/1000_per_second": 1000}
+"""New sessions a second of which the bytes are counted, and what is added to the name."""
+FLOWS = 300
 N4_IN_POOL6 = "64:ff9b::192.0.2.8"
-NOT_HERE = 4
-"""Exit status where there can be no network to measure in."""
+PORTS = "10000-65535"
+"""Of pool4: the lab's own would be used up soon. The hosts' own source ports are lower here."""
+PRIVATE = {"J": "10.0.0.4", "K": "10.0.0.5"}
 
 SINK = """
 import selectors, socket, sys, time
@@ -50,42 +63,173 @@ for _ in range(int(sys.argv[3])):
     threading.Thread(target=run).start()
 """
 
+OPEN = """
+import socket, sys, time
+to, first, count, rate = sys.argv[1], *map(int, sys.argv[2:])
+begin = time.monotonic()
+for n in range(count):
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as one:
+        one.bind(("", first + n))
+        one.sendto(b"x", (to, 9))
+    if n % 10 == 9:
+        time.sleep(max(0, begin + (n + 1) / rate - time.monotonic()))
+print(time.monotonic() - begin)
+"""
+
+ECHO = """
+import socket, sys
+one = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+one.bind((sys.argv[1], 7))
+print("ready", flush=True)
+while True:
+    one.sendto(*one.recvfrom(2048))
+"""
+
+ASK = """
+import json, socket, sys, time
+def ask(one):
+    begin = time.perf_counter()
+    one.send(b"x")
+    one.recv(10)
+    return time.perf_counter() - begin
+times, lost = [], 0
+while len(times) < int(sys.argv[2]):
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as one:
+        one.settimeout(1)
+        one.connect((sys.argv[1], 7))
+        try:
+            first = ask(one)
+            times.append((first, min(ask(one) for _ in range(3))))
+        except TimeoutError:
+            lost += 1  # the addresses have just arrived
+            if lost > 3:
+                sys.exit("packets are lost")
+    time.sleep(0.005)
+print(json.dumps(times))
+"""
+
+
+@contextmanager
+def running(network: Network, *, synchronised: bool, sync: str = "") -> Iterator[Cluster]:
+    """J, which translates, and K. `sync` is what their section [sync] says of the way, or more."""
+    cluster = Cluster(network, synchronised=synchronised)
+    for name, address in PRIVATE.items():
+        own_ports = "echo 1024 9999 > /proc/sys/net/ipv4/ip_local_port_range"
+        network.run(name, "sh", "-c", own_ports)
+        path = MACHINES[name].run / "jsync.toml"
+        text = path.read_text().replace(POOL4_PORTS, PORTS)
+        if "plaintext" in sync:
+            text = "".join(line for line in text.splitlines(True) if "key-files" not in line)
+        own = sync.format(listen=address, peers=list(PRIVATE.values()))
+        path.write_text(text.replace('interface = "priv"', own or 'interface = "priv"'))
+    for name in PRIVATE:
+        cluster.start(name)
+    try:
+        cluster.wait_primary("J")
+        cluster.wait_ready("K")
+        yield cluster
+    finally:
+        for service in reversed(cluster.services()):
+            service.stop()
+
+
+@contextmanager
+def program(network: Network, where: str, text: str, *arguments: object) -> Iterator[IO[str]]:
+    """A Python program on a machine, which ends with the block; yields what it prints."""
+    argv = [sys.executable, "-c", text, *map(str, arguments)]
+    with subprocess.Popen(
+        enter(network.holders[where], *argv), stdout=subprocess.PIPE, text=True
+    ) as running:
+        assert running.stdout is not None
+        try:
+            yield running.stdout
+        finally:
+            running.kill()
+
 
 def bytes_through(network: Network, port: int) -> int:
     """What arrives at n4 in the time of a round."""
-    arguments = [str(port), str(CONNECTIONS)]
-    argv = [sys.executable, "-c", SINK, N4, *arguments, str(SECONDS)]
-    with subprocess.Popen(
-        enter(network.holders["n4"], *argv), stdout=subprocess.PIPE, text=True
-    ) as sink:
-        assert sink.stdout is not None
-        sink.stdout.readline()
-        argv = [sys.executable, "-c", SOURCE, N4_IN_POOL6, *arguments]
-        with subprocess.Popen(enter(network.holders["n6"], *argv)) as source:
-            total = int(sink.stdout.readline())
-            source.kill()
-    return total
+    with program(network, "n4", SINK, N4, port, CONNECTIONS, SECONDS) as sink:
+        sink.readline()
+        with program(network, "n6", SOURCE, N4_IN_POOL6, port, CONNECTIONS):
+            return int(sink.readline())
 
 
-def measure() -> dict[str, float]:
+def throughput(network: Network) -> dict[str, float]:
     """Bytes a second, alternating so that the machine's other users bother both alike."""
-    network = Network()
-    network.build()
-    total = {True: 0, False: 0}
+    found: dict[str, list[int]] = {name: [] for name in ("on", "off", "new_on", "new_off")}
     rounds = [on for n in range(ROUNDS) for on in ((True, False) if n % 2 else (False, True))]
     for n, on in enumerate(rounds):
-        cluster = Cluster(network, synchronised=on)
-        for name in ("J", "K"):
-            cluster.start(name)
-        cluster.wait_primary("J")
-        total[on] += bytes_through(network, PORT + n)
-        for service in reversed(cluster.services()):
-            service.stop()
-    seconds = ROUNDS * SECONDS
-    return {"on": total[True] / seconds, "off": total[False] / seconds}
+        with running(network, synchronised=on) as cluster:
+            which = "on" if on else "off"
+            found[which].append(bytes_through(network, PORT + 2 * n))
+            with program(network, "n6", OPEN, N4_IN_POOL6, 1024, 30_000, NEW_SESSIONS):
+                found[f"new_{which}"].append(bytes_through(network, PORT + 2 * n + 1))
+            least = int(NEW_SESSIONS * SECONDS * 0.8)
+            sessions = cluster.sessions()
+            if min(sessions["J"], sessions["K"] if on else least) < least:
+                sys.exit(f"too few sessions: {sessions}")
+    return {name: statistics.median(values) / SECONDS for name, values in found.items()}
 
 
-if __name__ == "__main__":
+def bytes_per_session(network: Network) -> dict[str, float]:
+    """Everything on the private network, TCP's and lower headers included, for a new session."""
+    tcp = 'transport = "tcp"\nlisten = "{listen}"\npeers = {peers}\nplaintext = true'
+    found = {}
+    with running(network, synchronised=True, sync=tcp) as cluster:
+        for name in PRIVATE:
+            # Else a packet of many segments counts as one, with one header.
+            done = network.run(name, "ip", "link", "set", "dev", "priv", "gso_max_segs", "1")
+            if done.returncode:
+                sys.exit(f"ip link set: {done.stderr}")
+        first = 1024
+        for name, rate in RATES.items():
+            count = rate * 4
+            before, told = private_bytes(network), cluster.sessions()["K"]
+            with program(network, "n6", OPEN, N4_IN_POOL6, first, count, rate) as opener:
+                opener.readline()
+            wait_for_sessions(cluster, told + count)
+            found[name] = (private_bytes(network) - before) / count
+            first += count
+    return found
+
+
+def wait_for_sessions(cluster: Cluster, count: int) -> None:
+    """Wait until K has so many."""
+    until = time.monotonic() + 10
+    while (sessions := cluster.sessions())["K"] != count:
+        if time.monotonic() > until:
+            sys.exit(f"not all arrived: {sessions}, not {count}")
+        time.sleep(0.01)
+
+
+def private_bytes(network: Network) -> int:
+    """Bytes that J has sent and heard on the private network."""
+    told = network.run("J", "ip", "-json", "-stats", "link", "show", "dev", "priv")
+    stats = json.loads(told.stdout)[0]["stats64"]
+    return int(stats["rx"]["bytes"]) + int(stats["tx"]["bytes"])
+
+
+def first_packet(network: Network) -> dict[str, float]:
+    """Seconds that a flow's first packet takes longer than the next, and what those take."""
+    found = {}
+    with program(network, "n4", ECHO, N4) as echo:
+        echo.readline()
+        for durability in ("alone", "async", "sent", "acked"):
+            sync = f'interface = "priv"\ndurability = "{durability}"'
+            on = durability != "alone"
+            with running(network, synchronised=on, sync=sync if on else ""):
+                done = network.run("n6", sys.executable, "-c", ASK, N4_IN_POOL6, str(FLOWS))
+                if done.returncode:
+                    sys.exit(f"{durability}: {done.stderr}")
+            times = json.loads(done.stdout)
+            found[durability] = statistics.median(first - later for first, later in times)
+            found[f"{durability}/later"] = statistics.median(later for _, later in times)
+    return found
+
+
+def main(kind: str) -> None:
+    """Measure, and tell run.py."""
     try:
         isolation.require_programs()
         isolation.enter()
@@ -93,5 +237,12 @@ if __name__ == "__main__":
         print(error, file=sys.stderr)
         sys.exit(NOT_HERE)
     begin = time.monotonic()
-    print(json.dumps(measure()))
-    print(f"{time.monotonic() - begin:.0f} s", file=sys.stderr)
+    network = Network()
+    network.build()
+    kinds = {"throughput": throughput, "bytes": bytes_per_session, "first_packet": first_packet}
+    print(json.dumps(kinds[kind](network)))
+    print(f"{kind}: {time.monotonic() - begin:.0f} s", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
