@@ -63,6 +63,28 @@ def test_n6_reaches_n4_through_j() -> None:
     ]
 
 
+@pytest.mark.parametrize("spray", [[], ["--spray"]])
+def test_two_nodes_translate_at_once(spray: list[str]) -> None:
+    before = traces()
+    up = jsync("lab", "--name", NAME, "up", "--active-active", *spray)
+    assert up.returncode == 0, up.stderr
+    try:
+        ping = on("n6", "ping", "-c", "20", "-i", "0.1", "-W", "2", "64:ff9b::192.0.2.8")
+        assert " 0% packet loss" in ping.stdout, ping.stdout + ping.stderr
+        status = jsync("lab", "--name", NAME, "status").stdout.splitlines()
+        assert [line.partition("slice of ")[2] for line in status] == ["J", "K", ""]
+        assert "own MASTER" in on("K", "jsync", "instance", "status").stdout
+    finally:
+        jsync("lab", "--name", NAME, "down")
+    assert traces() <= before
+
+
+def test_one_node_alone_is_not_sprayed() -> None:
+    up = jsync("lab", "--name", NAME, "up", "--spray")
+    assert up.returncode == 2
+    assert "--spray needs --active-active" in up.stderr
+
+
 @pytest.mark.usefixtures("lab")
 def test_says_what_is_wrong() -> None:
     again = jsync("lab", "--name", NAME, "up")
