@@ -7,6 +7,7 @@ what a transfer of N sessions took while packets went through both nodes, and wh
 
 import json
 import mmap
+import os
 import secrets
 import select
 import socket
@@ -14,7 +15,6 @@ import struct
 import subprocess
 import sys
 import time
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from io import StringIO
@@ -261,11 +261,9 @@ def digest(node: Node) -> int:
     while True:
         rows, following = node.sessions(None, cursor, 1000)
         for row in rows:
-            if row["src6"] == PROBE6:
-                continue
-            key = (row["src6"], row["src6_port"], row["src4"], row["src4_port"], row["dst4"])
-            text = repr((key, row["dst4_port"], row["state"])).encode()
-            total += zlib.crc32(text) * 0x9E3779B97F4A7C15
+            if row["src6"] != PROBE6:
+                ends = row["src6"], row["src6_port"], row["src4"], row["src4_port"]
+                total += hash((ends, row["dst4"], row["dst4_port"], row["state"]))
         if following is None:
             return total & (1 << 64) - 1
         cursor = following
@@ -352,8 +350,10 @@ class Process:
     def __init__(self, stack: ExitStack, kind: str, number: int) -> None:
         command = [sys.executable, __file__, kind, str(number)]
         pipe = subprocess.PIPE
+        # Every process has the same hashes, for `digest`.
+        environment = os.environ | {"PYTHONHASHSEED": "0"}
         self.popen = stack.enter_context(
-            subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
+            subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment)
         )
         stack.callback(self.popen.kill)
 
