@@ -170,6 +170,14 @@ class Node:
         by `take_events` and `status`; another may be attached then. Raises DeviceError.
         """
 
+    def follow_marks(self, devices: Sequence[tuple[int, str]], *, persistent: bool) -> None:
+        """Read packets of these marks from a TUN device each, beside the one attached.
+
+        Devices that are missing are made, those of other marks removed; packets go on flowing.
+        Without an attached device only an empty list is taken. Raises DeviceError; new devices are
+        gone then.
+        """
+
     def detach(self) -> None:
         """Close the device and remove it, persistent or not. Does nothing without one."""
 

@@ -8,6 +8,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import trio
@@ -142,8 +143,9 @@ class Changes(Configuration):
     async def _follow(self) -> None:
         """Have the host send to the translator what is in pool4 now."""
         now = replace(self._settings, nat64=self.config())
+        follow = partial(follow_marks, self._engine)
         with trio.CancelScope(shield=True):
-            await trio.to_thread.run_sync(self._host.change, now)
+            await trio.to_thread.run_sync(self._host.change, now, follow)
 
     async def bib_add(self, arguments: Arguments) -> object:
         """`bib add`."""
@@ -198,6 +200,15 @@ class Changes(Configuration):
             self._log.warning("restart the daemon for its default", key=f"nat64.global.{key}")
 
 
+def follow_marks(engine: Engine, settings: Settings) -> None:
+    """Have the engine read a device for each mark of pool4, and no other. Raises Failure."""
+    devices = [(marked.mark, marked.name) for marked in settings.mark_devices]
+    try:
+        engine.follow_marks(devices, persistent=settings.dataplane.persistent)
+    except OSError as error:
+        raise Failure(f"{error}; pool4's marks need a device each") from None
+
+
 def _difference(old: list[Any], new: list[Any]) -> tuple[list[Any], list[Any]]:
     """What is only in the old list, and what only in the new."""
     return [e for e in old if e not in new], [e for e in new if e not in old]
@@ -211,7 +222,7 @@ def _words(arguments: Arguments, *names: str) -> list[str]:
 
 
 def _pool4_entry(arguments: Arguments) -> dict[str, Any]:
-    names = ("prefix", "ports", "protocol", "node")
+    names = ("prefix", "ports", "protocol", "node", "mark")
     return {name: arguments[name] for name in names if arguments.get(name) is not None}
 
 

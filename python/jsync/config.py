@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from jsync.devices import MarkDevice, mark_devices
 from jsync.durations import parse_duration
 from jsync.errors import Failure
 from jsync.keepalived import (
@@ -192,6 +193,12 @@ class Settings:
         """What IPv4 nodes send to."""
         return pool4_ranges(self.nat64)
 
+    @property
+    def mark_devices(self) -> list[MarkDevice]:
+        """The devices of the marks that pool4 distinguishes. Raises Failure."""
+        marks = [entry.get("mark", 0) for entry in self.nat64.get("pool4", [])]
+        return mark_devices(self.dataplane.device, marks)
+
     def nat64_json(self) -> bytes:
         """The translator's configuration as the engine takes it."""
         return json.dumps({**self.nat64, "node": cluster_node(self.node, self.sync)}).encode()
@@ -358,6 +365,7 @@ def parse(text: str, path: str, *, check_nat64: Callable[[bytes], None] = engine
         jool=jool,
         metrics=document.metrics,
     )
+    _check_marks(settings)
     _check_proxy_arp(settings)
     _check_slices(settings)
     return settings
@@ -482,6 +490,13 @@ def _check_dataplane(source: _Source, dataplane: DataplaneSection) -> None:
             'is for addresses that the host doesn\'t have; add pool4 = "routed", or remove it'
             " (the host itself answers ARP for a shared address)",
         )
+
+
+def _check_marks(settings: Settings) -> None:
+    try:
+        _ = settings.mark_devices
+    except Failure as failure:
+        raise mistake(settings, ("nat64", "pool4"), str(failure)) from None
 
 
 def _check_proxy_arp(settings: Settings) -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from jsync import config
-from jsync.changes import Changes, Configuration
+from jsync.changes import Changes, Configuration, follow_marks
 from jsync.config import Settings, SyncSection
 from jsync.control import Control, listening
 from jsync.engine import Engine
@@ -240,6 +240,7 @@ class Daemon:
                 self._engine.attach(device, persistent=self._settings.dataplane.persistent)
             except OSError as error:
                 raise Failure(_device_message(device, error)) from None
+            follow_marks(self._engine, self._settings)
         self._verbs.state = "joining"
         await self._wait_until_ready()
         # keepalived tracks the TUN: only now that the link goes up may this node become MASTER.

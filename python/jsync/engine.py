@@ -18,6 +18,9 @@ class Engine(FrameSink, Protocol):
     """See `jsync._core.Node` for every method."""
 
     def attach(self, device: str, *, persistent: bool) -> None: ...  # noqa: D102
+    def follow_marks(  # noqa: D102
+        self, devices: Sequence[tuple[int, str]], *, persistent: bool
+    ) -> None: ...
     def detach(self) -> None: ...  # noqa: D102
     def fileno(self) -> int: ...  # noqa: D102
     def take_frames(self, limit: int = 64) -> list[tuple[int, bytes]]: ...  # noqa: D102

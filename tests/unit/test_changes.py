@@ -33,7 +33,8 @@ class Host:
         self.settings: list[Settings] = []
         self.refusal: Failure | None = None
 
-    def change(self, settings: Settings) -> None:
+    def change(self, settings: Settings, follow_marks: Callable[[Settings], None]) -> None:
+        follow_marks(settings)
         if self.refusal is not None:
             raise self.refusal
         self.settings.append(settings)
@@ -141,10 +142,19 @@ def test_what_the_host_refuses_the_translator_does_not_keep(world: World) -> Non
     assert world.config == before
 
 
+def test_a_mark_needs_a_device(world: World) -> None:
+    before = world.config
+    with pytest.raises(Failure, match="need a device each"):
+        world.do("pool4_add", prefix="192.0.2.1", ports="61001-65535", mark=5)
+    assert world.config == before
+
+
 @pytest.mark.parametrize(
     ("verb", "arguments", "words"),
     [
         ("pool4_add", {"prefix": "192.0.2.1", "ports": "61001-65535"}, "already"),
+        ("pool4_add", {"prefix": "192.0.2.1", "mark": -1}, "mark: invalid value"),
+        ("pool4_remove", {"prefix": "192.0.2.1", "ports": "61001-65535", "mark": 5}, "no such"),
         ("pool4_add", {"prefix": "x"}, "not an IPv4 address"),
         ("pool4_add", {}, "prefix"),
         ("pool4_remove", {"prefix": "192.0.2.1", "ports": "61001-65535"}, "not in pool4"),
@@ -156,7 +166,7 @@ def test_what_the_host_refuses_the_translator_does_not_keep(world: World) -> Non
     ],
 )
 def test_a_refused_change_changes_nothing(
-    world: World, verb: str, arguments: dict[str, str], words: str
+    world: World, verb: str, arguments: dict[str, object], words: str
 ) -> None:
     before = world.config
     with pytest.raises(Failure, match=words):

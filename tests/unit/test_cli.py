@@ -108,8 +108,9 @@ class Daemon:
                         "prefix": "192.0.2.1/32",
                         "ports": "61001-65535",
                         "node": node,
+                        "mark": mark,
                     }
-                    for node in (None, 2)
+                    for node, mark in ((None, 0), (2, 5))
                 ],
             },
             {("session", "display"): sessions, ("bib", "display"): lambda _: iter([BIB])},
@@ -282,7 +283,7 @@ def test_changes_reach_the_daemon_with_jools_words(daemon: Daemon, jsync: Jsync)
         "bib remove --udp 2001:db8::8#53",
         "global update udp-timeout 0:10:00",
         "pool4 add --icmp 198.51.100.0/24 7-9",
-        "pool4 remove --node 2 198.51.100.1",
+        "pool4 remove --node 2 --mark 5 198.51.100.1",
     ):
         assert jsync(*words.split()) == (0, "", "")
     assert daemon.told == [
@@ -290,7 +291,7 @@ def test_changes_reach_the_daemon_with_jools_words(daemon: Daemon, jsync: Jsync)
         {"verb": "bib remove", "protocol": "udp", "ipv6": "2001:db8::8#53"},
         {"verb": "global update", "key": "udp-timeout", "value": "0:10:00"},
         {"verb": "pool4 add", "protocol": "icmp", "prefix": "198.51.100.0/24", "ports": "7-9"},
-        {"verb": "pool4 remove", "prefix": "198.51.100.1", "node": 2},
+        {"verb": "pool4 remove", "prefix": "198.51.100.1", "node": 2, "mark": 5},
     ]
 
 
@@ -298,8 +299,8 @@ def test_changes_reach_the_daemon_with_jools_words(daemon: Daemon, jsync: Jsync)
 def test_pool4(jsync: Jsync) -> None:
     _, out, _ = jsync("pool4", "display", "--no-headers")
     assert [line.split() for line in out.splitlines()] == [
-        ["all", "192.0.2.1/32", "61001-65535", "all"],
-        ["all", "192.0.2.1/32", "61001-65535", "2"],
+        ["0", "all", "192.0.2.1/32", "61001-65535", "all"],
+        ["5", "all", "192.0.2.1/32", "61001-65535", "2"],
     ]
 
 

@@ -102,6 +102,10 @@ def test_the_engine_takes_both_parts() -> None:
             "proxy-arp = ['eth0']\n",
             [":6: dataplane.proxy-arp:", "65536 addresses"],
         ),
+        (
+            MINIMAL + "mark = 65540\n[dataplane]\ndevice = 'translator0'\n",
+            [":2: nat64.pool4:", "'translator0-10004' is longer than 15 bytes"],
+        ),
     ],
 )
 def test_a_mistake_names_line_key_and_remedy(text: str, words: list[str]) -> None:
@@ -124,6 +128,7 @@ def test_a_mistake_names_line_key_and_remedy(text: str, words: list[str]) -> Non
             [":5: nat64.pool4[1]", "at most a /16"],
         ),
         (MINIMAL + "node = 1\n", [":5: nat64.pool4[0].node:", "no [sync]"]),
+        (MINIMAL + "mark = -1\n", [":5: nat64.pool4[0].mark:", "-1"]),
         (CLUSTER.replace("[nat64]", "[nat64]\nnode = 1"), [":2: nat64.node:", "[node]"]),
         (CLUSTER.replace("[node]", "node = 2\n[node]"), [":2: nat64.pool4:", "node 1 a slice"]),
         (

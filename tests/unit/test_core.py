@@ -143,7 +143,13 @@ def test_global_options_change_whole_or_not_at_all() -> None:
     node = standalone()
     before = json.loads(node.config())
     assert before["pool4"] == [
-        {"protocol": None, "prefix": "192.0.2.1/32", "ports": "61001-65535", "node": None}
+        {
+            "protocol": None,
+            "prefix": "192.0.2.1/32",
+            "ports": "61001-65535",
+            "node": None,
+            "mark": 0,
+        }
     ]
     node.update_global(as_json({"udp-timeout": 600_000, "tos": 3}))
     changed = {"udp-timeout": 600_000, "tos": 3}
@@ -164,7 +170,13 @@ def test_pool4_changes_whole_or_not_at_all() -> None:
     before = node.config()
     more = as_json({"prefix": "198.51.100.0/24", "protocol": "udp"})
     node.pool4_add(more)
-    added = {"protocol": "udp", "prefix": "198.51.100.0/24", "ports": "1024-65535", "node": None}
+    added = {
+        "protocol": "udp",
+        "prefix": "198.51.100.0/24",
+        "ports": "1024-65535",
+        "node": None,
+        "mark": 0,
+    }
     assert added in json.loads(node.config())["pool4"]
     with pytest.raises(ChangeError, match="such an entry already"):
         node.pool4_add(more)

@@ -148,11 +148,27 @@ def test_pool4_and_bib(files: Files) -> None:
         {"prefix": "192.0.2.2/32", "ports": "80", "protocol": "tcp"},
         {"prefix": "10.0.0.0/16", "ports": "1000-2000", "protocol": "udp"},
         {"prefix": "10.1.0.0/16", "ports": "1000-2000", "protocol": "udp"},
+        {"prefix": "192.0.2.3/32", "ports": "61001-65535", "mark": 5, "protocol": "tcp"},
     ]
     assert values["nat64"]["bib"] == [
         {"protocol": "tcp", "ipv6": "2001:db8::1#80", "ipv4": "192.0.2.2#80"}
     ]
-    assert any("pool4[5]: mark 5" in note for note in notes)
+    assert not any("mark" in note for note in notes)
+
+
+def test_marks_tell_entries_apart(files: Files) -> None:
+    both = [
+        {"protocol": p, "prefix": "192.0.2.1", "mark": m} for p in ("TCP", "UDP") for m in (0, 7)
+    ]
+    values, _ = toml(files.instance(pool4=[*both, {**both[1], "protocol": "ICMP"}]))
+    assert values["nat64"]["pool4"] == [
+        {"prefix": "192.0.2.1/32", "ports": "61001-65535", "protocol": "tcp"},
+        {"prefix": "192.0.2.1/32", "ports": "61001-65535", "protocol": "udp"},
+        {"prefix": "192.0.2.1/32", "ports": "61001-65535", "mark": 7},
+    ]
+    for mark in (-1, 1 << 32, "5", True):
+        with pytest.raises(Failure, match=r"pool4\[0\]: mark: .* is no number"):
+            toml(files.instance(pool4=[{**both[0], "mark": mark}]))
 
 
 def test_joolds_files(files: Files) -> None:

@@ -208,7 +208,8 @@ def test_pool4_becomes_what_one_would_write() -> None:
     ]
     marked = [pool4_row("192.0.2.1/32", 1024, 2000), pool4_row("192.0.2.1/32", 1500, 3000, 7)]
     assert table.merge_pool4({"tcp": marked, "udp": [], "icmp": []}) == [
-        {"protocol": "tcp", "prefix": "192.0.2.1/32", "ports": "1024-3000"}
+        {"protocol": "tcp", "prefix": "192.0.2.1/32", "ports": "1024-2000"},
+        {"protocol": "tcp", "prefix": "192.0.2.1/32", "ports": "1500-3000", "mark": 7},
     ]
 
 

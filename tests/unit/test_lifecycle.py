@@ -70,6 +70,9 @@ class FakeEngine:
         if self.refusal is not None:
             raise self.refusal
 
+    def follow_marks(self, devices: Sequence[tuple[int, str]], *, persistent: bool) -> None:
+        self.history += [f"attach {name} of mark {mark}" for mark, name in devices]
+
     def detach(self) -> None:
         self.history.append("detach")
 
@@ -174,7 +177,9 @@ class FakeDataplane:
     def announce(self) -> None:
         self.history.append("announce")
 
-    def change(self, settings: config.Settings) -> None:
+    def change(
+        self, settings: config.Settings, follow_marks: Callable[[config.Settings], None]
+    ) -> None:
         raise NotImplementedError
 
     def undo(self) -> None:
@@ -287,6 +292,20 @@ def test_everything_is_done_in_the_order_that_keeps_the_host_quiet(
         "drain",
         "undo",
     ]
+
+
+def test_each_mark_of_pool4_has_a_device_before_packets_are_led_there(tmp_path: Path) -> None:
+    pool4 = '{{ prefix = "192.0.2.1" }}, {{ prefix = "192.0.2.2", mark = 42 }}'
+    text = CONFIG.replace('{{ prefix = "192.0.2.1", ports = "61001-65535" }}', pool4)
+    world = World(tmp_path, text)
+
+    def script(world: World) -> None:
+        world.wait_for("message=translating")
+        end()
+
+    world.run(script)
+    start = ["prepare", "attach jsync0", "attach jsync0-2a of mark 42", "connect"]
+    assert world.history[:4] == start
 
 
 def test_the_way_to_the_translator_opens_when_the_node_is_ready(world: World) -> None:

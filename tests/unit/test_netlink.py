@@ -8,10 +8,11 @@ from typing import Any, Literal
 import pytest
 
 from jsync import config
+from jsync.devices import mark_devices, routing_table
 from jsync.errors import Failure
 from jsync.failover import WHOLE
 from jsync.log import Log
-from jsync.netlink import arp, plan
+from jsync.netlink import arp
 from jsync.netlink.dataplane import Dataplane
 from jsync.netlink.journal import Journal
 from jsync.netlink.kernel import Family, Kernel
@@ -38,6 +39,19 @@ device = "jsync7"
 pool4 = "routed"
 proxy-arp = ["to4"]
 """
+MARKED = (
+    SHARED
+    + """\
+[[nat64.pool4]]
+prefix = "192.0.2.1"
+ports = "60001-61000"
+mark = 5
+[[nat64.pool4]]
+prefix = "192.0.2.5"
+ports = "61001-65535"
+mark = 0x2a
+"""
+)
 PLAIN_SYSCTLS = {
     "net/ipv4/conf/all/forwarding": "0",
     "net/ipv4/conf/all/accept_redirects": "1",
@@ -100,9 +114,9 @@ class FakeKernel(Kernel):
         self._thing(action, "route" if device else "blackhole", destination, table, metric, device)
 
     def change_mark_rule(
-        self, action: Literal["add", "del"], priority: int, mark: int, table: int
+        self, action: Literal["add", "del"], family: Family, priority: int, mark: int, table: int
     ) -> None:
-        self._thing(action, "mark rule", priority, mark, table)
+        self._thing(action, "mark rule", family, priority, mark, table)
 
     def change_local_rule(
         self, action: Literal["add", "del"], excepting: tuple[int, int] | None
@@ -194,18 +208,27 @@ class Host:
     def up(self, text: str) -> Dataplane:
         dataplane = self.dataplane(text)
         dataplane.prepare()
-        self.make_device()
+        self.make_device("jsync7")
+        self.follow_marks(parsed(text))
         dataplane.connect()
         return dataplane
 
-    def make_device(self) -> None:
-        self.kernel.devices.add("jsync7")
+    def make_device(self, device: str) -> None:
+        self.kernel.devices.add(device)
         for family, names in (
             (4, ("ignore_routes_with_linkdown", "accept_local", "rp_filter", "forwarding")),
             (6, ("disable_ipv6", "ignore_routes_with_linkdown", "addr_gen_mode", "accept_ra")),
         ):
             for name in names:
-                self.kernel.sysctls.setdefault(f"net/ipv{family}/conf/jsync7/{name}", "0")
+                self.kernel.sysctls.setdefault(f"net/ipv{family}/conf/{device}/{name}", "0")
+
+    def follow_marks(self, settings: config.Settings) -> None:
+        """As the engine does: it makes devices, and lets go of others."""
+        wanted = {marked.name for marked in settings.mark_devices}
+        for gone in {d for d in self.kernel.devices if d.startswith("jsync7-")} - wanted:
+            self.kernel.delete_device(gone)
+        for name in wanted:
+            self.make_device(name)
 
 
 @pytest.fixture
@@ -226,7 +249,7 @@ def untouched(host: Host) -> Iterator[None]:
     assert not host.journal.exists()
 
 
-@pytest.mark.parametrize("text", [SHARED, ROUTED])
+@pytest.mark.parametrize("text", [SHARED, ROUTED, MARKED])
 def test_everything_is_undone(host: Host, text: str) -> None:
     with untouched(host):
         dataplane = host.up(text)
@@ -234,12 +257,12 @@ def test_everything_is_undone(host: Host, text: str) -> None:
         dataplane.undo()
 
 
-@pytest.mark.parametrize("text", [SHARED, ROUTED])
+@pytest.mark.parametrize("text", [SHARED, ROUTED, MARKED])
 def test_black_holes_are_first_and_last(host: Host, text: str) -> None:
     dataplane = host.up(text)
     kinds = [what for what in host.kernel.history if not what.startswith("sysctl")]
     holes = kinds.count("add blackhole")
-    assert holes == 2
+    assert holes == (4 if text == MARKED else 2)
     assert kinds[:holes] == ["add blackhole"] * holes
     host.kernel.history.clear()
     dataplane.undo()
@@ -255,7 +278,7 @@ def test_packets_are_marked_only_when_all_that_follows_is_there(host: Host) -> N
     assert history.index("sysctl net/ipv4/ip_local_reserved_ports") < nftables
 
 
-@pytest.mark.parametrize("text", [SHARED, ROUTED])
+@pytest.mark.parametrize("text", [SHARED, ROUTED, MARKED])
 def test_a_start_that_dies_anywhere_is_cleaned_up_after_by_the_next(
     tmp_path: Path, text: str
 ) -> None:
@@ -382,6 +405,7 @@ proxy-arp = ["to4"]
 """
 MORE = {
     SHARED: SHARED.replace("61001-65535", "50000-65535"),
+    MARKED: MARKED.replace("mark = 5", "mark = 6"),
     ROUTED: ROUTED.replace("198.51.100.0/30", "198.51.100.0/29"),
 }
 
@@ -396,7 +420,7 @@ def test_a_changed_pool4_is_followed_without_touching_the_rest(host: Host, text:
         dataplane = host.up(text)
         dataplane.hold(ALL)
         host.kernel.history.clear()
-        dataplane.change(parsed(MORE[text]))
+        dataplane.change(parsed(MORE[text]), host.follow_marks)
         assert "down" not in host.kernel.history
         changed = host.kernel.state()
         fresh = Host(host.directory / "fresh")
@@ -408,7 +432,7 @@ def test_a_changed_pool4_is_followed_without_touching_the_rest(host: Host, text:
 @pytest.mark.parametrize("text", MORE)
 def test_a_changed_pool4_survives_a_crash(host: Host, text: str) -> None:
     with untouched(host):
-        host.up(text).change(parsed(MORE[text]))
+        host.up(text).change(parsed(MORE[text]), host.follow_marks)
         host.up(text).undo()
 
 
@@ -417,7 +441,7 @@ def test_a_change_that_fails_changes_nothing(host: Host) -> None:
         dataplane = host.up(SHARED)
         before = json.dumps(host.kernel.state(), default=sorted)
         with pytest.raises(Failure, match="source ports"):
-            dataplane.change(parsed(SHARED.replace("61001", "1024")))
+            dataplane.change(parsed(SHARED.replace("61001", "1024")), host.follow_marks)
         assert json.dumps(host.kernel.state(), default=sorted) == before
         dataplane.undo()
 
@@ -427,7 +451,7 @@ def test_a_command_that_comes_too_late_begins_nothing_again(host: Host) -> None:
         dataplane = host.up(ROUTED)
         dataplane.undo()
         with pytest.raises(Failure, match="ending"):
-            dataplane.change(parsed(MORE[ROUTED]))
+            dataplane.change(parsed(MORE[ROUTED]), host.follow_marks)
         with pytest.raises(Failure, match="ending"):
             dataplane.hold(ALL)
 
@@ -474,7 +498,7 @@ def untouched_after_cleaning(host: Host) -> Iterator[None]:
 
 def test_an_operators_own_device_and_switches_stay(host: Host) -> None:
     host.kernel.sysctls["net/ipv4/conf/all/forwarding"] = "1"
-    host.make_device()
+    host.make_device("jsync7")
     with untouched(host):
         host.up(SHARED).undo()
 
@@ -541,10 +565,56 @@ def test_a_pool4_that_leaves_the_host_no_ports_is_refused(host: Host) -> None:
         dataplane.undo()
 
 
+def test_marks_lead_to_devices_of_their_own(host: Host) -> None:
+    with untouched(host):
+        dataplane = host.up(MARKED)
+        five, more = (6464 + 7) << 16 | 5, (6464 + 7) << 16 | 42
+        assert host.kernel.things >= {
+            ("mark rule", 6, 1, 5, five),
+            ("blackhole", "64:ff9b::/96", five, 513, None),
+            ("route", "64:ff9b::/96", five, 512, "jsync7-5"),
+            ("mark rule", 6, 1, 42, more),
+            ("route", "64:ff9b::/96", more, 512, "jsync7-2a"),
+        }
+        host.kernel.history.clear()
+        dataplane.change(parsed(SHARED), host.follow_marks)
+        assert not [thing for thing in host.kernel.things if five in thing or more in thing]
+        assert host.kernel.devices == {"eth0", "to4", "jsync7"}
+        dataplane.change(parsed(MARKED), host.follow_marks)
+        assert "jsync7-5" in host.kernel.devices
+        assert "down" not in host.kernel.history
+        dataplane.undo()
+
+
+def test_a_mark_whose_device_cannot_be_made_changes_nothing(host: Host) -> None:
+    def refuse(settings: config.Settings) -> None:
+        if settings.mark_devices:
+            raise Failure("no")
+
+    with untouched(host):
+        dataplane = host.up(SHARED)
+        before = json.dumps(host.kernel.state(), default=sorted)
+        with pytest.raises(Failure, match="no"):
+            dataplane.change(parsed(MARKED.replace("60001-61000", "61001-65535")), refuse)
+        assert json.dumps(host.kernel.state(), default=sorted) == before
+        dataplane.undo()
+
+
+def test_marks_that_can_have_no_device_are_refused() -> None:
+    assert [d.name for d in mark_devices("jsync0", [0, 31, 5, 5])] == ["jsync0-5", "jsync0-1f"]
+    assert mark_devices("jsync0", [0]) == []
+    with pytest.raises(Failure, match="longer than 15 bytes"):
+        mark_devices("jsync10", [0x89ABCDEF])
+    with pytest.raises(Failure, match="marks 5 and 65540 can't be told apart"):
+        mark_devices("jsync0", [5, 65540])
+    with pytest.raises(Failure, match="65 marks"):
+        mark_devices("jsync0", range(66))
+
+
 def test_devices_have_tables_of_their_own() -> None:
-    assert plan.routing_table("jsync0") == 6464
-    assert plan.routing_table("jsync1") == 6465
-    assert plan.routing_table("nat") == 6464
+    assert routing_table("jsync0") == 6464
+    assert routing_table("jsync1") == 6465
+    assert routing_table("nat") == 6464
     assert table_name("js-1.x") == "jsync_js_1_x"
 
 

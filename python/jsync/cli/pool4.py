@@ -4,7 +4,7 @@ from jsync.cli import tables
 from jsync.cli.client import ask_list, ask_one
 from jsync.cli.options import CHANGES, parser
 
-COLUMNS = ("protocol", "prefix", "ports", "node")
+COLUMNS = ("mark", "protocol", "prefix", "ports", "node")
 
 
 def run(arguments: list[str]) -> int:
@@ -24,6 +24,12 @@ def run(arguments: list[str]) -> int:
         change.add_argument("prefix", metavar="PREFIX", help="an IPv4 address, or PREFIX/LENGTH")
         change.add_argument(
             "ports", metavar="PORTS", nargs="?", help="ports and ICMP identifiers (1024-65535)"
+        )
+        change.add_argument(
+            "--mark",
+            metavar="N",
+            type=int,
+            help="only IPv6 packets of this firewall mark get its addresses and ports (0)",
         )
         change.add_argument(
             "--node",
@@ -50,5 +56,6 @@ def run(arguments: list[str]) -> int:
             prefix=options.prefix,
             ports=options.ports,
             node=options.node,
+            mark=options.mark,
         )
     return 0

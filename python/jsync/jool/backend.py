@@ -81,6 +81,9 @@ class JoolEngine:
     def attach(self, device: str, *, persistent: bool) -> None:
         """Nothing: the packets are the module's."""
 
+    def follow_marks(self, devices: Sequence[tuple[int, str]], *, persistent: bool) -> None:
+        """Nothing."""
+
     def detach(self) -> None:
         """Nothing."""
 
@@ -280,7 +283,8 @@ def _as_written(entry: dict[str, Any]) -> dict[str, Any]:
     prefix = entry["prefix"] if "/" in entry["prefix"] else entry["prefix"] + "/32"
     first, _, last = entry["ports"].partition("-")
     protocol = {"protocol": entry["protocol"]} if entry.get("protocol") else {}
-    return {**protocol, "prefix": prefix, "ports": f"{first}-{last or first}"}
+    mark = {"mark": entry["mark"]} if entry.get("mark") else {}
+    return {**protocol, "prefix": prefix, "ports": f"{first}-{last or first}", **mark}
 
 
 class ModuleLink:
@@ -488,7 +492,9 @@ class NoHost:
     def connect(self) -> None: ...  # noqa: D102
     def hold(self, held: frozenset[int]) -> None: ...  # noqa: D102
     def announce(self) -> None: ...  # noqa: D102
-    def change(self, settings: Settings) -> None: ...  # noqa: D102
+    def change(  # noqa: D102
+        self, settings: Settings, follow_marks: Callable[[Settings], None]
+    ) -> None: ...
     def undo(self) -> None: ...  # noqa: D102
 
 

@@ -334,17 +334,13 @@ def _entries(file: File, tag: str, known: set[str], needed: set[str]) -> Iterato
 
 def _pool4(result: Imported, file: File) -> list[Section]:
     """Entries that all three protocols share become one; larger ones than a /16 become several."""
-    found: dict[tuple[ipaddress.IPv4Network, str], list[str]] = {}
+    found: dict[tuple[ipaddress.IPv4Network, str, int], list[str]] = {}
     known = {"mark", "protocol", "prefix", "port range", "max-iterations"}
     for entry in _entries(file, "pool4", known, {"protocol", "prefix"}):
         where = entry["where"]
-        if entry.get("mark", 0) != 0:
-            result.say(
-                where,
-                f"mark {json.dumps(entry['mark'])}: entries can't be chosen by a packet's mark;"
-                f" {entry['prefix']} is left out",
-            )
-            continue
+        mark = entry.get("mark", 0)
+        if type(mark) is not int or not 0 <= mark < 1 << 32:
+            raise Failure(f"{where}: mark: {json.dumps(mark)} is no number from 0 to 4294967295")
         if "max-iterations" in entry:
             iterations = json.dumps(entry["max-iterations"])
             result.say(
@@ -356,7 +352,7 @@ def _pool4(result: Imported, file: File) -> list[Section]:
         except ValueError as error:
             raise Failure(f"{where}: {error}") from None
         for part in network.subnets(new_prefix=max(16, network.prefixlen)):
-            protocols = found.setdefault((part, ports), [])
+            protocols = found.setdefault((part, ports, mark), [])
             if entry["protocol"] not in protocols:
                 protocols.append(entry["protocol"])
     if not found:
@@ -367,8 +363,10 @@ def _pool4(result: Imported, file: File) -> list[Section]:
             undecided=True,
         )
     sections: list[Section] = []
-    for (network, ports), protocols in found.items():
+    for (network, ports, mark), protocols in found.items():
         values: dict[str, object] = {"prefix": str(network), "ports": ports}
+        if mark:
+            values["mark"] = mark
         sections += (
             [("[[nat64.pool4]]", values)]
             if len(protocols) == len(PROTOCOLS)

@@ -256,7 +256,7 @@ class Module:
             for entry in reply.get_attrs("ENTRY"):
                 prefix = entry.get_attr("PREFIX")
                 yield {
-                    "mark": entry.get_attr("MARK"),
+                    "mark": entry.get_attr("MARK") or 0,
                     "prefix": f"{prefix.get_attr('ADDR')}/{prefix.get_attr('LEN')}",
                     "first": entry.get_attr("PORT_MIN"),
                     "last": entry.get_attr("PORT_MAX"),

@@ -46,27 +46,26 @@ def read(module: Module, options: dict[str, Any], max_sessions: int) -> dict[str
     }
 
 
-def merge_pool4(rows: dict[str, Iterable[dict[str, Any]]]) -> list[dict[str, str]]:
-    """Entries for the rows of each protocol: ranges and prefixes as large as can be.
-
-    Marks only choose among entries, so what they share is there once.
-    """
-    ranges: dict[tuple[str, ipaddress.IPv4Network], list[tuple[int, int]]] = defaultdict(list)
+def merge_pool4(rows: dict[str, Iterable[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Entries for the rows of each protocol: ranges and prefixes as large as can be."""
+    ranges: dict[tuple[str, int, ipaddress.IPv4Network], list[tuple[int, int]]] = defaultdict(list)
     for protocol, entries_of in rows.items():
         for row in entries_of:
             network = ipaddress.IPv4Network(row["prefix"], strict=False)
-            ranges[protocol, network].append((row["first"], row["last"]))
-    networks: dict[tuple[str, int, int], list[ipaddress.IPv4Network]] = defaultdict(list)
-    for (protocol, network), ports in ranges.items():
+            ranges[protocol, row["mark"], network].append((row["first"], row["last"]))
+    networks: dict[tuple[str, int, int, int], list[ipaddress.IPv4Network]] = defaultdict(list)
+    for (protocol, mark, network), ports in ranges.items():
         for first, last in _joined(ports):
-            networks[protocol, first, last].append(network)
-    found: dict[tuple[ipaddress.IPv4Network, int, int], list[str]] = defaultdict(list)
-    for (protocol, first, last), those in networks.items():
+            networks[protocol, mark, first, last].append(network)
+    found: dict[tuple[ipaddress.IPv4Network, int, int, int], list[str]] = defaultdict(list)
+    for (protocol, mark, first, last), those in networks.items():
         for network in ipaddress.collapse_addresses(those):
-            found[network, first, last].append(protocol)
+            found[network, first, last, mark].append(protocol)
     merged = []
-    for (network, first, last), protocols in sorted(found.items()):
-        entry = {"prefix": str(network), "ports": f"{first}-{last}"}
+    for (network, first, last, mark), protocols in sorted(found.items()):
+        entry: dict[str, Any] = {"prefix": str(network), "ports": f"{first}-{last}"}
+        if mark:
+            entry["mark"] = mark
         if set(protocols) == set(PROTOCOLS):
             merged.append(entry)
         else:

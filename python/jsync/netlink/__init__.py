@@ -5,6 +5,7 @@ done, so that the next start can finish the work of a daemon that was killed, `d
 them together. Everything here blocks: the daemon calls it in a thread.
 """
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -26,8 +27,12 @@ class HostSide(Protocol):
     def announce(self) -> None:
         """Tell the neighbours once more what it holds."""
 
-    def change(self, settings: "Settings") -> None:
-        """Follow a changed pool4."""
+    def change(self, settings: "Settings", follow_marks: Callable[["Settings"], None]) -> None:
+        """Follow a changed pool4.
+
+        `follow_marks` makes the devices of its marks, and takes those of others away. It raises
+        Failure.
+        """
 
     def undo(self) -> None:
         """Take everything back."""

@@ -85,20 +85,30 @@ class Dataplane:
         for interface in self._settings.dataplane.proxy_arp:
             announce(interface, pool4_addresses(self._settings, held))
 
-    def change(self, settings: Settings) -> None:
+    def change(self, settings: Settings, follow_marks: Callable[[Settings], None]) -> None:
         """Follow a changed pool4 while packets flow. Raises Failure; nothing is changed then."""
         with self._kernel() as kernel:
-            wanted = self._all_steps(kernel, settings)
+            wanted = settings
             try:
-                self._apply(kernel, wanted, anew=False)
+                self._change(kernel, settings, follow_marks)
             except Failure:
-                wanted = self._all_steps(kernel, self._settings)
-                self._apply(kernel, wanted, anew=False)
+                wanted = self._settings
+                self._change(kernel, wanted, follow_marks)
                 raise
             else:
                 self._settings = settings
             finally:
-                self._undo(kernel, self._unwanted(wanted))
+                self._undo(kernel, self._unwanted(self._all_steps(kernel, wanted)))
+
+    def _change(
+        self, kernel: Kernel, settings: Settings, follow_marks: Callable[[Settings], None]
+    ) -> None:
+        """What is missing. A device that isn't wanted is let go of before it is removed."""
+        learned = kernel.learned_default_routes()
+        self._apply(kernel, prepare_steps(settings, learned), anew=False)
+        follow_marks(settings)
+        steps = [*connect_steps(settings), *held_steps(settings, self._held)]
+        self._apply(kernel, steps, anew=False)
 
     def undo(self) -> None:
         """Take everything back, the black holes last. Says in the log what could not be."""

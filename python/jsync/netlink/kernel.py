@@ -101,12 +101,13 @@ class Kernel:
             self._ip.route(action, **arguments)
 
     def change_mark_rule(
-        self, action: Literal["add", "del"], priority: int, mark: int, table: int
+        self, action: Literal["add", "del"], family: Family, priority: int, mark: int, table: int
     ) -> None:
-        """Packets with `mark` are looked up in `table` (IPv4)."""
+        """Packets of that family with `mark` are looked up in `table`."""
         with self._tolerating("ip rule", errno.EEXIST, errno.ENOENT):
             self._ip.rule(
-                action, family=socket.AF_INET, priority=priority, fwmark=mark,
+                action, priority=priority, fwmark=mark,
+                family=socket.AF_INET6 if family == 6 else socket.AF_INET,
                 fwmask=0xFFFFFFFF, table=table, protocol=_RULE_PROTOCOL_KERNEL,
             )  # fmt: skip
 

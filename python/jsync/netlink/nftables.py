@@ -115,6 +115,8 @@ def ruleset(table: str, pool4: list[Pool4Range], mark: int) -> list[dict[str, An
     def rule(chain: str, *expressions: dict[str, Any]) -> dict[str, Any]:
         return {"add": {"rule": {**here, "chain": chain, "expr": list(expressions)}}}
 
+    # Entries that differ in what is none of the host's business, their marks say, are one here.
+    pool4 = [*{(p.network, p.protocols, p.first, p.last): p for p in pool4}.values()]
     is_own = _match({"fib": {"result": "type", "flags": ["daddr"]}}, "local")
     networks = {pool.network: pool for pool in pool4}.values()
     return [

@@ -5,10 +5,10 @@ packets for the translator vanish, and the host's own stack, which would reset t
 that another node is about to go on with, never sees them.
 """
 
-import re
 from collections.abc import Collection
 
 from jsync.config import Settings
+from jsync.devices import routing_table
 from jsync.failover import WHOLE
 from jsync.netlink.nftables import ruleset, table_name
 from jsync.netlink.steps import (
@@ -28,7 +28,6 @@ from jsync.netlink.steps import (
 )
 
 TABLE_MAIN = 254
-FIRST_TABLE = 6464
 METRIC = 512
 """Of the routes to the TUN; lower than what routes have by default (1024 in IPv6)."""
 BLACKHOLE_METRIC = METRIC + 1
@@ -38,12 +37,6 @@ DUMMY_ADDRESS = "192.0.0.8"
 without an address where rp_filter is on, as udev switches it on behind our back."""
 
 
-def routing_table(device: str) -> int:
-    """The routing table of a device's marked packets: jsync0 has 6464, jsync1 6465."""
-    digits = re.search(r"(\d{1,4})$", device)
-    return FIRST_TABLE + (int(digits[1]) if digits else 0)
-
-
 def prepare_steps(settings: Settings, learned: list[str]) -> list[AnyStep]:
     """What is done before the TUN exists.
 
@@ -51,8 +44,10 @@ def prepare_steps(settings: Settings, learned: list[str]) -> list[AnyStep]:
     forward drops those, unless it is told to go on listening to routers.
     """
     device = settings.dataplane.device
-    pool4 = settings.pool4
-    steps: list[AnyStep] = [Route(str(settings.pool6), TABLE_MAIN, BLACKHOLE_METRIC, None)]
+    pool6 = str(settings.pool6)
+    marked = settings.mark_devices
+    tables = [TABLE_MAIN, *(entry.table for entry in marked)]
+    steps: list[AnyStep] = [Route(pool6, table, BLACKHOLE_METRIC, None) for table in tables]
     if settings.dataplane.pool4 == "routed":
         steps += [Route(n, TABLE_MAIN, BLACKHOLE_METRIC, None) for n in _networks(settings)]
         # The kernel delays answers for others' addresses at random, by up to 0.8 s.
@@ -66,27 +61,26 @@ def prepare_steps(settings: Settings, learned: list[str]) -> list[AnyStep]:
         name = table_name(device)
         steps += [
             Route("0.0.0.0/0", table, BLACKHOLE_METRIC, None),
-            MarkRule(MARK_RULE_PRIORITY, mark, table),
+            MarkRule(MARK_RULE_PRIORITY, mark, table, 4),
             LocalRule(),
             ReservedPorts(_reserved(settings)),
-            Nftables(name, ruleset(name, pool4, mark)),
+            Nftables(name, ruleset(name, settings.pool4, mark)),
         ]
     steps += [Sysctl(f"net/ipv6/conf/{interface}/accept_ra", "2") for interface in learned]
-    return [*steps, Forwarding(4), Forwarding(6), Device(device)]
+    steps += [MarkRule(MARK_RULE_PRIORITY, entry.mark, entry.table, 6) for entry in marked]
+    steps += [Forwarding(4), Forwarding(6), Device(device)]
+    return [*steps, *(Device(entry.name) for entry in marked)]
 
 
 def connect_steps(settings: Settings) -> list[AnyStep]:
     """What is done when the TUN exists."""
     device = settings.dataplane.device
-    conf4, conf6 = f"net/ipv4/conf/{device}", f"net/ipv6/conf/{device}"
+    pool6 = str(settings.pool6)
+    conf4 = f"net/ipv4/conf/{device}"
+    # Without a daemon a TUN has no carrier: then the black holes count.
     steps: list[AnyStep] = [
-        # Without a daemon the TUN has no carrier: then the black holes count.
         Sysctl(f"{conf4}/ignore_routes_with_linkdown", "1"),
-        Sysctl(f"{conf6}/disable_ipv6", "0"),
-        Sysctl(f"{conf6}/ignore_routes_with_linkdown", "1"),
-        # No link-local address, so no router solicitations and no MLD into the translator.
-        Sysctl(f"{conf6}/addr_gen_mode", "1"),
-        Sysctl(f"{conf6}/accept_ra", "0"),
+        *_ipv6_steps(device),
     ]
     if settings.dataplane.pool4 == "shared":
         steps += [
@@ -102,7 +96,25 @@ def connect_steps(settings: Settings) -> list[AnyStep]:
         ]
     else:
         steps += [Route(network, TABLE_MAIN, METRIC, device) for network in _networks(settings)]
-    return [*steps, Route(str(settings.pool6), TABLE_MAIN, METRIC, device)]
+    steps += [Route(pool6, TABLE_MAIN, METRIC, device)]
+    for marked in settings.mark_devices:
+        steps += [
+            *_ipv6_steps(marked.name),
+            LinkUp(marked.name),
+            Route(pool6, marked.table, METRIC, marked.name),
+        ]
+    return steps
+
+
+def _ipv6_steps(device: str) -> list[AnyStep]:
+    conf = f"net/ipv6/conf/{device}"
+    return [
+        Sysctl(f"{conf}/disable_ipv6", "0"),
+        Sysctl(f"{conf}/ignore_routes_with_linkdown", "1"),
+        # No link-local address, so no router solicitations and no MLD into the translator.
+        Sysctl(f"{conf}/addr_gen_mode", "1"),
+        Sysctl(f"{conf}/accept_ra", "0"),
+    ]
 
 
 def held_steps(settings: Settings, held: Collection[int]) -> list[AnyStep]:

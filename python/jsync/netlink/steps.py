@@ -64,14 +64,15 @@ class MarkRule(Step, frozen=True, tag="mark-rule"):
     priority: int
     mark: int
     table: int
+    family: Family = 4
 
     def apply(self, kernel: Kernel) -> None:
         """Add it."""
-        kernel.change_mark_rule("add", self.priority, self.mark, self.table)
+        kernel.change_mark_rule("add", self.family, self.priority, self.mark, self.table)
 
     def undo(self, kernel: Kernel, before: Any) -> None:
         """Remove it."""
-        kernel.change_mark_rule("del", self.priority, self.mark, self.table)
+        kernel.change_mark_rule("del", self.family, self.priority, self.mark, self.table)
 
 
 class LocalRule(Step, frozen=True, tag="local-rule"):

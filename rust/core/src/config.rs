@@ -24,9 +24,6 @@ pub const MAX_SESSIONS: u32 = 1 << 26;
 /// The smallest and the largest `port-block-size`.
 pub const PORT_BLOCK_SIZES: core::ops::RangeInclusive<u32> = 64..=16_384;
 
-/// The most marks that pool4 can distinguish: each has a device of its own.
-pub const MAX_MARKS: usize = 64;
-
 /// The longest `denylist4`: every packet from IPv6 is compared with all of it.
 pub const MAX_DENYLIST: usize = 64;
 
@@ -250,7 +247,6 @@ impl Config {
     /// What must be right while running too, when pool4 may be empty for a time.
     pub(crate) fn check_parts(&self) -> Result<(), ConfigError> {
         let error = |text: String| Err(ConfigError(text));
-        let mut marks = Vec::new();
         for (index, entry) in self.pool4.iter().enumerate() {
             if entry.node == Some(0) {
                 return error(format!("pool4[{index}].node: must be 1 to 65535"));
@@ -273,14 +269,6 @@ impl Config {
             }
             if entry.prefix.prefix_len() < 16 {
                 return error(format!("pool4 {}: at most a /16 an entry", entry.prefix));
-            }
-            if !marks.contains(&entry.mark) {
-                if marks.len() == MAX_MARKS {
-                    return error(format!(
-                        "pool4[{index}].mark: at most {MAX_MARKS} different marks"
-                    ));
-                }
-                marks.push(entry.mark);
             }
         }
         for (index, bib) in self.bib.iter().enumerate() {

@@ -8,7 +8,6 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use common::*;
-use jsync_core::config::{Config, MAX_MARKS};
 use jsync_core::nat64::Nat64;
 use jsync_core::packet::{HEADROOM, Offload, Outcome, Packet};
 use jsync_core::stats::{Counter, DropReason};
@@ -215,18 +214,6 @@ fn entries_of_a_mark_come_and_go_while_running() {
     assert_eq!(nat64.bib_count(), 1, "a mapping of another mark stays");
     assert_eq!(mask(&mut nat64, 5, &out(2, udp(4000, 53))).0, first);
     assert_eq!(marked(&mut nat64, T0, 7, &seven).0, Outcome::Drop(DropReason::NoPool4Mark));
-}
-
-#[test]
-fn there_is_an_end_to_marks() {
-    let entries = |marks| {
-        let entry = |mark| format!(r#"{{"prefix": "192.0.2.1", "mark": {mark}}}"#);
-        let list: Vec<_> = (0..marks).map(entry).collect();
-        serde_json::from_str::<Config>(&format!(r#"{{"pool4": [{}]}}"#, list.join(","))).unwrap()
-    };
-    entries(MAX_MARKS).validate().unwrap();
-    let error = entries(MAX_MARKS + 1).validate().unwrap_err();
-    assert_eq!(error.to_string(), "pool4[64].mark: at most 64 different marks");
 }
 
 proptest! {

@@ -41,25 +41,26 @@ impl AsFd for EventFd {
 }
 
 /// Waits until one of `fds` is readable or in error, or until `timeout_ms` have passed
-/// (None: forever), or a signal came. Returns which of them are.
+/// (None: forever), or a signal came. Returns whether the first of them is.
 ///
 /// # Errors
 /// As poll(2), but for EINTR.
-pub fn wait<const N: usize>(
-    fds: [BorrowedFd<'_>; N],
+pub fn wait<'a>(
+    fds: impl IntoIterator<Item = BorrowedFd<'a>>,
     timeout_ms: Option<u64>,
-) -> io::Result<[bool; N]> {
-    let mut polled =
-        fds.map(|fd| libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 });
+) -> io::Result<bool> {
+    let polled =
+        |fd: BorrowedFd<'_>| libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    let mut polled: Vec<_> = fds.into_iter().map(polled).collect();
     let timeout = timeout_ms.map_or(-1, |ms| i32::try_from(ms).unwrap_or(i32::MAX));
-    // SAFETY: the pointer and the count are those of one array, which outlives the call.
+    // SAFETY: the pointer and the count are those of one vector, which outlives the call.
     let status = unsafe { libc::poll(polled.as_mut_ptr(), polled.len() as libc::nfds_t, timeout) };
     match status {
         -1 => match io::Error::last_os_error() {
-            error if error.kind() == io::ErrorKind::Interrupted => Ok([false; N]),
+            error if error.kind() == io::ErrorKind::Interrupted => Ok(false),
             error => Err(error),
         },
-        _ => Ok(polled.map(|fd| fd.revents != 0)),
+        _ => Ok(polled.first().is_some_and(|fd| fd.revents != 0)),
     }
 }
 
@@ -69,7 +70,7 @@ mod tests {
     #[test]
     fn is_readable_while_raised() {
         let event = EventFd::new().unwrap();
-        let readable = || wait([event.as_fd()], Some(1)).unwrap() == [true];
+        let readable = || wait([event.as_fd()], Some(1)).unwrap();
         assert!(!readable());
         event.raise();
         event.raise();

@@ -5,6 +5,7 @@ pub mod alloc;
 mod clock;
 mod fd;
 mod memory;
+mod port;
 mod tun;
 mod vnet;
 mod worker;

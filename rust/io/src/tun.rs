@@ -163,6 +163,8 @@ pub enum DeviceError {
     OtherKind(String),
     /// This node has a device already.
     Attached,
+    /// This node has no device that others could stand beside.
+    NotAttached,
     /// The worker panicked: its node can't be trusted any more.
     Dead(String),
     /// A system call that failed for another reason.
@@ -178,6 +180,7 @@ impl DeviceError {
             Self::NoAccess => libc::EACCES,
             Self::NoPrivilege(_) => libc::EPERM,
             Self::Busy(_) | Self::Attached => libc::EBUSY,
+            Self::NotAttached => libc::ENODEV,
             Self::Dead(_) => libc::EIO,
             Self::Os(_, error) => error.raw_os_error().unwrap_or(libc::EIO),
         }
@@ -214,6 +217,9 @@ impl fmt::Display for DeviceError {
                  {name}) or name another"
             ),
             Self::Attached => f.write_str("this node has a device already: detach that one first"),
+            Self::NotAttached => {
+                f.write_str("this node has no device: the one of unmarked packets comes first")
+            }
             Self::Dead(why) => write!(f, "{why}; restart the daemon"),
             Self::Os(call, error) => write!(f, "{call}: {error}"),
         }

@@ -9,24 +9,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use jsync_core::packet::{HEADROOM, Outcome, OwnedPacket, Packet};
+use jsync_core::packet::{OwnedPacket, Packet};
 use jsync_core::stats::Counter;
 use jsync_core::time::Time;
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::memory::{Ahead, Unused};
-use crate::{DeviceError, EventFd, Tun, clock, fd, vnet};
-
-/// Packets read before any of them is handled.
-const BURST: usize = 64;
-/// Where a packet begins in its buffer: room for the translator and for a virtio_net_hdr.
-const FRONT: usize = (HEADROOM + vnet::LEN).next_multiple_of(64);
-/// What must be free for a packet: an IPv6 packet has up to 65575 bytes.
-const LARGEST: usize = (FRONT + 40 + 65535).next_multiple_of(64);
-/// The buffers of a burst lie one behind the other, each as long as its packet needs, so that a
-/// burst of small packets is a few pages. More bytes than this aren't read before they are
-/// written out: what the cache has forgotten meanwhile costs more than a system call saves.
-const ARENA: usize = LARGEST + (256 << 10);
+use crate::port::{Counts, Devices, Port};
+use crate::{DeviceError, EventFd, Tun, clock, fd};
 
 /// What the worker drives. See `jsync_core` for the meaning of each.
 pub trait Engine: Send + 'static {
@@ -74,7 +64,7 @@ impl fmt::Display for WorkerState {
 #[derive(Debug)]
 pub struct Driver<E: Engine> {
     shared: Arc<Shared<E>>,
-    thread: Mutex<Option<JoinHandle<Option<Tun>>>>,
+    thread: Mutex<Option<JoinHandle<Option<Devices>>>>,
 }
 
 #[derive(Debug)]
@@ -172,22 +162,52 @@ impl<E: Engine> Driver<E> {
         }
         let tun = open()?;
         self.join(&mut thread);
+        self.go_on(&mut thread, Devices::new(tun))
+    }
+
+    /// Has packets with these marks, none of which is 0, come from a device each beside the one
+    /// attached. `open` opens those that are missing; those of other marks are removed.
+    ///
+    /// # Errors
+    /// No device is attached, or `open` failed: then the devices are those from before, less those
+    /// of other marks.
+    pub fn follow_marks(
+        &self,
+        marks: &[u32],
+        mut open: impl FnMut(u32) -> Result<Tun, DeviceError>,
+    ) -> Result<(), DeviceError> {
+        let mut thread = self.thread.lock();
+        if self.state() != WorkerState::Running {
+            return if marks.is_empty() { Ok(()) } else { Err(DeviceError::NotAttached) };
+        }
+        let mut devices = self.join(&mut thread).ok_or(DeviceError::NotAttached)?;
+        let opened = devices.follow(marks, &mut open);
+        self.go_on(&mut thread, devices)?;
+        opened
+    }
+
+    /// Gives devices to a new thread.
+    fn go_on(
+        &self,
+        thread: &mut Option<JoinHandle<Option<Devices>>>,
+        devices: Devices,
+    ) -> Result<(), DeviceError> {
         self.shared.slot.lock().state = WorkerState::Running;
-        *thread = Some(spawn(&self.shared, Some(tun)).map_err(|error| {
+        *thread = Some(spawn(&self.shared, Some(devices)).map_err(|error| {
             self.shared.slot.lock().state = WorkerState::Stopped;
             DeviceError::Os("start a thread", error)
         })?);
         Ok(())
     }
 
-    /// Takes the device away and removes it. Does nothing without one. Timers go on.
+    /// Takes the devices away and removes them. Does nothing without one. Timers go on.
     ///
     /// # Errors
     /// No thread is to be had.
     pub fn detach(&self) -> io::Result<()> {
         let mut thread = self.thread.lock();
-        if let Some(tun) = self.join(&mut thread) {
-            tun.remove();
+        if let Some(devices) = self.join(&mut thread) {
+            devices.remove();
         }
         if !matches!(self.state(), WorkerState::Panicked(_)) {
             self.shared.slot.lock().state = WorkerState::Stopped;
@@ -196,14 +216,14 @@ impl<E: Engine> Driver<E> {
         Ok(())
     }
 
-    /// Ends the thread; returns the device that it served.
-    fn join(&self, thread: &mut Option<JoinHandle<Option<Tun>>>) -> Option<Tun> {
+    /// Ends the thread; returns the devices that it served.
+    fn join(&self, thread: &mut Option<JoinHandle<Option<Devices>>>) -> Option<Devices> {
         let thread = thread.take()?;
         self.shared.stop.store(true, Ordering::Release);
         self.shared.kick.raise();
-        let tun = thread.join().ok().flatten();
+        let devices = thread.join().ok().flatten();
         self.shared.stop.store(false, Ordering::Release);
-        tun
+        devices
     }
 
     /// What became of the worker.
@@ -279,12 +299,12 @@ fn release<E>(mut slot: MutexGuard<'_, Slot<E>>, begin: Duration) {
 
 fn spawn<E: Engine>(
     shared: &Arc<Shared<E>>,
-    tun: Option<Tun>,
-) -> io::Result<JoinHandle<Option<Tun>>> {
+    devices: Option<Devices>,
+) -> io::Result<JoinHandle<Option<Devices>>> {
     let shared = Arc::clone(shared);
     thread::Builder::new().name("jsync-worker".into()).spawn(move || {
         // After a panic the engine isn't used by this thread again, and Python is told.
-        catch_unwind(AssertUnwindSafe(|| run(&shared, tun))).unwrap_or_else(|panic| {
+        catch_unwind(AssertUnwindSafe(|| run(&shared, devices))).unwrap_or_else(|panic| {
             let message = panic.downcast_ref::<String>().map(String::as_str);
             let message = message.or_else(|| panic.downcast_ref().copied()).unwrap_or("?");
             shared.failed(WorkerState::Panicked(message.into()));
@@ -293,48 +313,46 @@ fn spawn<E: Engine>(
     })
 }
 
-/// Until it is told to stop: packets, timers, output. Returns the device.
-fn run<E: Engine>(shared: &Shared<E>, tun: Option<Tun>) -> Option<Tun> {
-    let mut port = tun.map(Port::new);
+/// Until it is told to stop: packets, timers, output. Returns the devices.
+fn run<E: Engine>(shared: &Shared<E>, devices: Option<Devices>) -> Option<Devices> {
+    let mut port = devices.map(Port::new);
     let mut counts = Counts::default();
     while !shared.stop.load(Ordering::Acquire) {
-        let Err(error) = turn(shared, port.as_mut(), &mut counts) else { continue };
+        let Err(why) = turn(shared, port.as_mut(), &mut counts) else { continue };
         // Closing a device that fails takes its carrier, which is what others watch.
-        let why = match (port.take(), error.raw_os_error()) {
-            (Some(port), Some(libc::EBADFD)) => format!("{} was removed", port.tun.name()),
-            (Some(port), _) => format!("{}: {error}", port.tun.name()),
-            (None, _) => panic!("poll: {error}"),
-        };
+        assert!(port.take().is_some(), "{why}");
         shared.failed(WorkerState::DeviceLost(why));
     }
-    port.map(|port| port.tun)
+    port.map(Port::into_devices)
 }
 
 /// Moves what packets there are; waits for something to do if there are no more.
+///
+/// # Errors
+/// Why a device can't be used any more.
 fn turn<E: Engine>(
     shared: &Shared<E>,
     mut port: Option<&mut Port>,
     counts: &mut Counts,
-) -> io::Result<()> {
+) -> Result<(), String> {
     let (wakes, idle) = match &mut port {
-        Some(port) => port.serve(shared, counts)?,
+        Some(port) => port.serve(counts, |burst, counts| pass(shared, burst, counts))?,
         None => {
             let (wakes, packets) = pass(shared, &mut [], counts);
             counts.down += packets.len() as u64;
             (wakes, true)
         }
     };
-    if idle { wait(shared, port.as_deref(), wakes) } else { Ok(()) }
+    if idle {
+        wait(shared, port.as_deref(), wakes).map_err(|error| format!("poll: {error}"))?;
+    }
+    Ok(())
 }
 
 fn wait<E: Engine>(shared: &Shared<E>, port: Option<&Port>, wakes: Option<Time>) -> io::Result<()> {
     let timeout = wakes.map(|time| time.millis_since(clock::now()));
-    let kick = shared.kick.as_fd();
-    let kicked = match port {
-        Some(port) => fd::wait([kick, port.tun.as_fd()], timeout)?[0],
-        None => fd::wait([kick], timeout)?[0],
-    };
-    if kicked {
+    let devices = port.into_iter().flat_map(Port::fds);
+    if fd::wait(std::iter::once(shared.kick.as_fd()).chain(devices), timeout)? {
         shared.kick.clear();
     }
     Ok(())
@@ -365,14 +383,6 @@ fn pass<E: Engine>(
     (slot.wakes, packets)
 }
 
-/// What happened at the device since the engine was last told.
-#[derive(Debug, Default)]
-struct Counts {
-    refused: u64,
-    down: u64,
-    bad_offload: u64,
-}
-
 impl Counts {
     fn flush<E: Engine>(&mut self, engine: &mut E) {
         for (counter, n) in [
@@ -387,97 +397,18 @@ impl Counts {
     }
 }
 
-/// A device with the buffers of a burst.
-struct Port {
-    tun: Tun,
-    arena: Box<[u8]>,
-}
-
-impl Port {
-    fn new(tun: Tun) -> Self {
-        Self { tun, arena: vec![0; ARENA].into_boxed_slice() }
-    }
-
-    /// Reads a burst, has it translated and writes it out. Returns when the engine wants to wake,
-    /// and whether the device had no more packets.
-    fn serve<E: Engine>(
-        &mut self,
-        shared: &Shared<E>,
-        counts: &mut Counts,
-    ) -> io::Result<(Option<Time>, bool)> {
-        let Self { tun, arena } = self;
-        let (mut burst, idle) = fill(tun, arena, counts)?;
-        let (wakes, packets) = pass(shared, &mut burst, counts);
-        for packet in burst.iter_mut().filter(|packet| packet.outcome == Outcome::Forward) {
-            let header = vnet::encode(packet.offload, packet.bytes());
-            send(tun, header.ok().and_then(|header| packet.behind(&header)), counts)?;
-        }
-        for packet in &packets {
-            let header = vnet::encode(packet.offload, &packet.bytes);
-            let bytes = header.map(|header| [&header[..], &packet.bytes].concat());
-            send(tun, bytes.ok().as_deref(), counts)?;
-        }
-        Ok((wakes, idle))
-    }
-}
-
-/// Reads packets until there are none or the burst is full; whether there are none.
-fn fill<'a>(
-    tun: &Tun,
-    mut arena: &'a mut [u8],
-    counts: &mut Counts,
-) -> io::Result<(Vec<Packet<'a>>, bool)> {
-    let mut burst = Vec::with_capacity(BURST);
-    while burst.len() < BURST && arena.len() >= LARGEST {
-        let read = match tun.read(&mut arena[FRONT - vnet::LEN..LARGEST]) {
-            Ok(read) => read,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok((burst, true)),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            // The kernel had a packet that no virtio_net_hdr can describe, and dropped it.
-            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-                counts.bad_offload += 1;
-                return Ok((burst, true));
-            }
-            Err(error) => return Err(error),
-        };
-        let len = read.checked_sub(vnet::LEN).ok_or(io::ErrorKind::UnexpectedEof)?;
-        let (buffer, rest) = arena.split_at_mut((FRONT + len).next_multiple_of(64));
-        arena = rest;
-        let (front, packet) = buffer.split_at_mut(FRONT);
-        match front.last_chunk().map(|header| vnet::decode(header, &mut packet[..len])) {
-            Some(Ok(offload)) => burst.push(Packet::new(buffer, FRONT, len, offload)),
-            _ => counts.bad_offload += 1,
-        }
-    }
-    Ok((burst, false))
-}
-
-/// Writes a packet behind its header, if it can have one. Only a device that is gone is an error;
-/// a lost packet is counted.
-fn send(tun: &Tun, bytes: Option<&[u8]>, counts: &mut Counts) -> io::Result<()> {
-    let Some(bytes) = bytes else {
-        counts.bad_offload += 1;
-        return Ok(());
-    };
-    match tun.write(bytes) {
-        Ok(()) => {}
-        Err(error) if error.raw_os_error() == Some(libc::EBADFD) => return Err(error),
-        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => counts.refused += 1,
-        Err(_) => counts.down += 1,
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use jsync_core::packet::{Gso, Offload};
+    use crate::vnet;
+    use jsync_core::packet::{Gso, Offload, Outcome};
     use std::collections::VecDeque;
     use std::os::fd::OwnedFd;
     use std::os::unix::net::UnixDatagram;
     use std::time::{Duration, Instant};
 
-    /// Sends every packet back with its first payload byte one higher; more by command.
+    /// Sends every packet back with its first payload byte one higher and its mark for a TTL; more
+    /// by command.
     #[derive(Default)]
     struct Echo {
         packets: VecDeque<OwnedPacket>,
@@ -494,6 +425,7 @@ mod tests {
             assert!(!self.panic, "told to");
             for packet in burst {
                 packet.bytes_mut()[28] += 1;
+                packet.bytes_mut()[8] = packet.mark as u8;
                 packet.outcome = Outcome::Forward;
             }
         }
@@ -524,11 +456,9 @@ mod tests {
 
     /// A driver with a device whose other end is ours.
     fn driver() -> (Driver<Echo>, UnixDatagram) {
-        let (ours, theirs) = UnixDatagram::pair().unwrap();
-        ours.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-        theirs.set_nonblocking(true).unwrap();
+        let (tun, ours) = device();
         let driver = Driver::new(Echo::default()).unwrap();
-        driver.attach(|| Ok(Tun::fake(OwnedFd::from(theirs)))).unwrap();
+        driver.attach(|| Ok(tun)).unwrap();
         (driver, ours)
     }
 
@@ -541,7 +471,7 @@ mod tests {
     }
 
     fn readable(driver: &Driver<Echo>) -> bool {
-        fd::wait([driver.output_fd()], Some(0)).unwrap() == [true]
+        fd::wait([driver.output_fd()], Some(0)).unwrap()
     }
 
     /// A UDP packet behind its virtio_net_hdr.
@@ -645,6 +575,71 @@ mod tests {
         assert_eq!(ours.recv(&mut [0; 100]).unwrap(), 50);
         let refused = driver.attach(|| panic!("not called"));
         assert!(matches!(refused, Err(DeviceError::Attached)));
+    }
+
+    /// A device and its other end.
+    fn device() -> (Tun, UnixDatagram) {
+        let (ours, theirs) = UnixDatagram::pair().unwrap();
+        ours.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        theirs.set_nonblocking(true).unwrap();
+        (Tun::fake(OwnedFd::from(theirs)), ours)
+    }
+
+    #[test]
+    fn each_mark_has_a_device_and_all_leave_by_the_first() {
+        let (driver, main) = driver();
+        let (five, marked5) = device();
+        let (six, marked6) = device();
+        let mut ends = vec![six, five];
+        driver.follow_marks(&[5, 6], |_| Ok(ends.pop().unwrap())).unwrap();
+        driver.follow_marks(&[6, 5], |_| panic!("both are there")).unwrap();
+        let mut back = [0; 100];
+        for (device, mark) in [(&marked5, 5), (&main, 0), (&marked6, 6), (&marked5, 5)] {
+            device.send(&udp(40)).unwrap();
+            assert_eq!(main.recv(&mut back).unwrap(), vnet::LEN + 40);
+            assert_eq!(back[vnet::LEN + 8], mark);
+        }
+        // One goes while another has packets; nothing of the others is lost.
+        for _ in 0..100 {
+            marked6.send(&udp(40)).unwrap();
+        }
+        driver.follow_marks(&[6], |_| panic!("it is there")).unwrap();
+        assert!(marked5.send(&udp(40)).is_err(), "it is closed");
+        for _ in 0..100 {
+            main.recv(&mut back).unwrap();
+            assert_eq!(back[vnet::LEN + 8], 6);
+        }
+        let refused = driver.follow_marks(&[6, 7], |mark| {
+            assert_eq!(mark, 7);
+            Err(DeviceError::NoDriver)
+        });
+        assert!(matches!(refused, Err(DeviceError::NoDriver)));
+        marked6.send(&udp(40)).unwrap();
+        main.recv(&mut back).unwrap();
+        driver.detach().unwrap();
+        assert!(marked6.send(&udp(40)).is_err());
+        let refused = driver.follow_marks(&[5], |_| panic!("not called"));
+        assert!(matches!(refused, Err(DeviceError::NotAttached)));
+    }
+
+    /// A device with more packets than can be moved leaves room for the others.
+    #[test]
+    fn a_busy_device_keeps_no_other_waiting() {
+        let (driver, main) = driver();
+        let (five, marked) = device();
+        let mut ends = vec![five];
+        driver.follow_marks(&[5], |_| Ok(ends.pop().unwrap())).unwrap();
+        let busy = main.try_clone().unwrap();
+        let flood = thread::spawn(move || while busy.send(&udp(41)).is_ok() {});
+        let mut back = [0; 100];
+        marked.send(&udp(40)).unwrap();
+        let start = Instant::now();
+        while back[vnet::LEN + 8] != 5 {
+            main.recv(&mut back).unwrap();
+            assert!(start.elapsed() < Duration::from_secs(5));
+        }
+        drop(driver);
+        flood.join().unwrap();
     }
 
     #[test]

@@ -76,6 +76,26 @@ impl Node {
         Ok(())
     }
 
+    #[pyo3(signature = (devices, *, persistent))]
+    fn follow_marks(
+        &self,
+        py: Python<'_>,
+        devices: Vec<(u32, String)>,
+        persistent: bool,
+    ) -> Result<(), Error> {
+        let marks: Vec<u32> = devices.iter().map(|&(mark, _)| mark).collect();
+        if marks.contains(&0) {
+            return Err(Error::Argument("devices: mark 0 is that of the attached device"));
+        }
+        py.detach(|| {
+            self.driver.follow_marks(&marks, |wanted| {
+                let device = devices.iter().find(|&&(mark, _)| mark == wanted);
+                Tun::open(device.map_or("", |(_, name)| name), persistent)
+            })
+        })?;
+        Ok(())
+    }
+
     fn detach(&self, py: Python<'_>) -> Result<(), Error> {
         py.detach(|| self.driver.detach())?;
         Ok(())

@@ -154,10 +154,15 @@ impl Pool4 {
     /// Adds the shares of the address at position `n`.
     fn add_shares(&mut self, entries: &[Pool4Entry], n: usize, proto: Proto) {
         let address = Ipv4Addr::from_bits(self.addresses[n]);
-        for (at, mark) in self.marks.clone().into_iter().enumerate() {
-            let node = self.node;
-            let own = entries.iter().filter(|entry| entry.is_of(node) && entry.mark == mark);
-            let ranges = self.keep_ranges(merged_ranges(own, address, proto)) as u32;
+        let mut own: Vec<&Pool4Entry> = entries
+            .iter()
+            .filter(|entry| entry.is_of(self.node) && entry.prefix.contains(address))
+            .collect();
+        own.sort_by_key(|entry| entry.mark);
+        for entries in own.chunk_by(|a, b| a.mark == b.mark) {
+            let at = self.mark(entries[0].mark).unwrap_or_default();
+            let ranges = merged_ranges(entries.iter().copied(), address, proto);
+            let ranges = self.keep_ranges(ranges) as u32;
             if ranges != 0 {
                 let members = &mut self.groups[at][proto as usize].members;
                 let (mark, member) = (at as u32, members.len() as u32);
