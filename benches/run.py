@@ -31,7 +31,7 @@ INSTRUCTIONS = {
     f"translate/{way}/{shape}/instructions": f"{way}/{shape}"
     for way in ("v6to4", "v4to6")
     for shape in ("udp64", "tcp64", "udp1500", "gso64k")
-}
+} | {"sync/apply/instructions": "apply"}
 """Measurements that callgrind makes, and what the program calls them."""
 
 
@@ -66,7 +66,7 @@ def core(program: str, prefix: str) -> list[Row]:
 
 
 def instructions(program: str, prefix: str) -> list[Row]:
-    """Instructions of a packet: the figure that doesn't depend on the machine's other users."""
+    """Instructions of a packet or a session: the figure that doesn't depend on the machine's other users."""
     wanted = {name: kind for name, kind in INSTRUCTIONS.items() if name.startswith(prefix)}
     if wanted and shutil.which("valgrind") is None:
         print("instructions are not counted: that needs valgrind (apt-get install valgrind)")

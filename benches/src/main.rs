@@ -2,8 +2,8 @@
 //!
 //! `jsync-bench [PREFIX]` prints a JSON object a line for every measurement whose name begins with
 //! PREFIX: name, value, unit, ceiling (measured in the same run) and ratio = value / ceiling.
-//! `jsync-bench --count KIND` has packets of a kind translated and prints how many: see
-//! [`translate::count`].
+//! `jsync-bench --count KIND` has packets of a kind translated, or sessions merged if it is `apply`,
+//! and prints how many: see [`translate::count`].
 
 mod flows;
 mod memory;
@@ -21,7 +21,8 @@ fn main() {
     let prefix = std::env::args().nth(1).unwrap_or_default();
     if prefix == "--count" {
         let kind = std::env::args().nth(2).unwrap_or_default();
-        println!("{}", translate::count(&kind).expect("a kind such as v6to4/udp64"));
+        let count = if kind == "apply" { Some(sync::count()) } else { translate::count(&kind) };
+        println!("{}", count.expect("a kind such as v6to4/udp64"));
         return;
     }
     let mut report = Report::new(prefix);
