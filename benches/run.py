@@ -66,7 +66,7 @@ def core(program: str, prefix: str) -> list[Row]:
 
 
 def instructions(program: str, prefix: str) -> list[Row]:
-    """Instructions of a packet or a session: the figure that doesn't depend on the machine's other users."""
+    """Instructions of a packet or a session: what doesn't depend on the machine's other users."""
     wanted = {name: kind for name, kind in INSTRUCTIONS.items() if name.startswith(prefix)}
     if wanted and shutil.which("valgrind") is None:
         print("instructions are not counted: that needs valgrind (apt-get install valgrind)")
