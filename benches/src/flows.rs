@@ -7,6 +7,7 @@ use jsync_core::config::Config;
 use jsync_core::nat64::Nat64;
 use jsync_core::packet::{Gso, HEADROOM, Offload, Outcome, Packet};
 use jsync_core::time::Time;
+use jsync_io::Ahead;
 
 /// Packets handed over at once, as the worker does.
 pub const BURST: usize = 64;
@@ -97,13 +98,7 @@ impl Buffers {
     }
 
     /// Translates the first `count` buffers; how long that took. All must be forwarded if `strict`.
-    pub fn translate(
-        &mut self,
-        nat64: &mut Nat64,
-        now: Time,
-        count: usize,
-        strict: bool,
-    ) -> Duration {
+    pub fn translate(&mut self, nat64: &mut Nat64, now: Time, count: usize, strict: bool) -> Took {
         self.translate_then(nat64, now, count, strict, |_, _| {})
     }
 
@@ -115,11 +110,9 @@ impl Buffers {
         count: usize,
         strict: bool,
         mut seen: impl FnMut(usize, &[u8]),
-    ) -> Duration {
+    ) -> Took {
         let mut burst = self.packets();
-        let start = Instant::now();
-        nat64.handle_packets(now, &mut burst[..count]);
-        let took = start.elapsed();
+        let took = Took::by(|| nat64.handle_packets(now, &mut burst[..count]));
         for (slot, packet) in burst[..count].iter().enumerate() {
             let forwarded = packet.outcome == Outcome::Forward;
             assert!(forwarded || !strict, "packet {slot}: {:?}", packet.outcome);
@@ -153,8 +146,29 @@ fn write_l4(to: &mut [u8], shape: Shape, src: u16, dst: u16, flags: u8) {
     }
 }
 
-/// This thread's time on a CPU: what the neighbours take is not in it, page faults are.
-pub fn cpu_time() -> Duration {
+/// How long something took: by the clock, and in this thread's time on a CPU. What other threads
+/// take is not in the latter, page faults are, and what a hypervisor takes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Took {
+    pub wall: Duration,
+    pub cpu: Duration,
+}
+
+impl Took {
+    pub fn by(act: impl FnOnce()) -> Self {
+        let cpu = cpu_time();
+        let wall = Instant::now();
+        act();
+        Self { wall: wall.elapsed(), cpu: cpu_time() - cpu }
+    }
+
+    /// Each the longer of both.
+    pub fn max(self, other: Self) -> Self {
+        Self { wall: self.wall.max(other.wall), cpu: self.cpu.max(other.cpu) }
+    }
+}
+
+fn cpu_time() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     Duration::try_from(time).expect("a CPU's time is not negative")
 }
@@ -181,28 +195,32 @@ pub fn nat64(sessions: u32, pool4: &str, ports: &str) -> Nat64 {
     Nat64::new(config, &[7; 32]).expect("the configuration is right")
 }
 
-/// Opens `count` flows and returns their masks, the time all took, and the CPU time of the longest burst.
+/// Opens `count` flows and returns their masks, the time all took, and that of the longest burst.
 pub fn open(
     nat64: &mut Nat64,
     shape: Shape,
     count: u32,
     now: Time,
-) -> (Vec<(Ipv4Addr, u16)>, Duration, Duration) {
+) -> (Vec<(Ipv4Addr, u16)>, Duration, Took) {
     let mut masks = Vec::with_capacity(count as usize);
     let shape = Shape { payload: shape.payload.min(64), gso: false, ..shape };
     let mut buffers = Buffers::new(shape);
-    let (mut total, mut longest) = (Duration::ZERO, Duration::ZERO);
+    // As the driver of a node does.
+    let mut ahead = Ahead::new().expect("there are threads");
+    ahead.follow(nat64.unused_memory());
+    let (mut total, mut longest) = (Duration::ZERO, Took::default());
     while masks.len() < count as usize {
         let first = masks.len() as u32;
         let burst = (count - first).min(BURST as u32) as usize;
         for slot in 0..burst {
             buffers.write_v6(slot, shape, first + slot as u32, SYN);
         }
-        let start = cpu_time();
-        total += buffers.translate_then(nat64, now, burst, true, |_, packet| {
+        let took = buffers.translate_then(nat64, now, burst, true, |_, packet| {
             masks.push(mask_of(packet));
         });
-        longest = longest.max(cpu_time() - start);
+        total += took.wall;
+        longest = longest.max(took);
+        ahead.follow(nat64.unused_memory());
     }
     if shape.proto == 6 {
         for group in masks.chunks(BURST) {

@@ -85,14 +85,14 @@ fn measure(shape: Shape, size: u32) -> (f64, f64) {
         for slot in 0..BURST {
             buffers.write_v6(slot, shape, random(), ACK);
         }
-        out += buffers.translate(&mut nat64, now, BURST, true);
+        out += buffers.translate(&mut nat64, now, BURST, true).wall;
     }
     let mut back = Duration::ZERO;
     for _ in 0..bursts {
         for slot in 0..BURST {
             buffers.write_v4(slot, shape, masks[random() as usize], ACK);
         }
-        back += buffers.translate(&mut nat64, now, BURST, true);
+        back += buffers.translate(&mut nat64, now, BURST, true).wall;
     }
     (per_packet(out), per_packet(back))
 }

@@ -12,6 +12,6 @@ mod worker;
 
 pub use clock::now;
 pub use fd::EventFd;
-pub use memory::Unused;
+pub use memory::{Ahead, Unused};
 pub use tun::{DeviceError, Tun};
 pub use worker::{Driver, Engine, WorkerState};

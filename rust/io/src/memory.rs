@@ -19,7 +19,7 @@ pub type Unused = [Range<usize>; 2];
 
 /// Keeps pages ready in front of what an engine uses.
 #[derive(Debug)]
-pub(crate) struct Ahead {
+pub struct Ahead {
     /// Where each stretch is made up to.
     made: [usize; 2],
     orders: Sender<Range<usize>>,

@@ -137,11 +137,13 @@ impl Table {
         secret: &[u8; 32],
     ) -> Self {
         let keys = Keys::new(secret);
+        let mut pool4 = Pool4::new(pool4, node, &keys);
+        pool4.reserve();
         Self {
             arena: Arena::new(max_sessions + SPARE_BIBS),
             by_src6: Index::new(max_sessions + SPARE_BIBS),
             by_dst4: Index::new(max_sessions),
-            pool4: Pool4::new(pool4, node, &keys),
+            pool4,
             keys,
             wheel: Wheel::default(),
             timeouts,

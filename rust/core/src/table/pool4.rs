@@ -36,6 +36,8 @@ struct Space {
     base: u16,
     /// BIB slot + 1 of each port from `base` on, 0 for none. Empty until the first use.
     slots: Vec<u32>,
+    /// How many ports have one.
+    taken: u32,
 }
 
 /// What packets of one mark may be given of a space by this node. Shares may overlap.
@@ -84,6 +86,8 @@ pub struct Pool4 {
     groups: Vec<[Group; 3]>,
     /// Ports of spaces that have memory.
     materialised: usize,
+    /// How many ports of all spaces are taken.
+    taken: usize,
 }
 
 impl Pool4 {
@@ -120,6 +124,7 @@ impl Pool4 {
             groups: marks.iter().map(|_| Default::default()).collect(),
             marks,
             materialised: 0,
+            taken: 0,
             addresses,
         };
         pool.add_spaces(entries);
@@ -146,6 +151,7 @@ impl Pool4 {
                     shares: (self.shares.len() - first_share) as u32,
                     base,
                     slots: Vec::new(),
+                    taken: 0,
                 });
             }
         }
@@ -270,6 +276,8 @@ impl Pool4 {
         let space = &mut self.spaces[n];
         let offset = usize::from(port - space.base);
         space.slots[offset] = slot + 1;
+        space.taken += 1;
+        self.taken += 1;
         for n in self.shares_of(n) {
             let share = &mut self.shares[n];
             share.free[offset & 1].remove(offset / 2);
@@ -288,7 +296,12 @@ impl Pool4 {
         let Some(offset) = port.checked_sub(space.base) else { return };
         let offset = usize::from(offset);
         let Some(place) = space.slots.get_mut(offset) else { return };
+        if *place == 0 {
+            return;
+        }
         *place = 0;
+        space.taken -= 1;
+        self.taken -= 1;
         for n in self.shares_of(n) {
             if self.has(self.shares[n].ranges, port) {
                 let share = &mut self.shares[n];
@@ -352,6 +365,21 @@ impl Pool4 {
         self.shares[share].choose(&self.spaces[n], proto, wish, ports)
     }
 
+    /// Makes address space for all ports, unless there are so many that it is left to their first
+    /// use: to have a mapping made then may mean to wait for whoever changes mappings too. Ports
+    /// take memory when they are taken.
+    pub fn reserve(&mut self) {
+        const MOST: usize = 256 << 20;
+        let ports = |space: &Space| {
+            self.ranges[space.ranges as usize]
+                .last()
+                .map_or(0, |last| usize::from(last.max - space.base) + 1)
+        };
+        if self.spaces.iter().map(ports).sum::<usize>() * size_of::<u32>() <= MOST {
+            (0..self.spaces.len()).for_each(|n| self.materialise(n));
+        }
+    }
+
     /// Makes the memory of a space on its first use.
     fn materialise(&mut self, n: usize) {
         let space = &mut self.spaces[n];
@@ -381,15 +409,16 @@ impl Pool4 {
     pub fn replace(&mut self, entries: &[Pool4Entry], evict: &mut dyn FnMut(u32)) {
         let mut old = core::mem::replace(self, Self::new(entries, self.node, &self.keys));
         for n in 0..old.spaces.len() {
-            let slots = core::mem::take(&mut old.spaces[n].slots);
-            if slots.is_empty() {
+            let (slots, taken) = (core::mem::take(&mut old.spaces[n].slots), old.spaces[n].taken);
+            if taken == 0 {
                 continue;
             }
             let (address, proto) = (old.addresses[n / 3], Proto::ALL[n % 3]);
             let same = self.space(proto, address).filter(|&now| self.layout(now) == old.layout(n));
             if let Some(now) = same {
                 self.materialised += slots.len();
-                self.spaces[now].slots = slots;
+                (self.spaces[now].slots, self.spaces[now].taken) = (slots, taken);
+                self.taken += taken as usize;
                 for (share, before) in self.shares_of(now).zip(old.shares_of(n)) {
                     let share = &mut self.shares[share];
                     share.free = core::mem::take(&mut old.shares[before].free);
@@ -418,9 +447,9 @@ impl Pool4 {
         (list(self.spaces[space].ranges), shares.collect())
     }
 
-    /// Bytes in use.
+    /// Bytes in use; of the ports' slots what the taken ones make resident at most.
     pub fn bytes(&self) -> usize {
-        let ports = self.materialised * 4 + self.materialised / 8;
+        let ports = (self.materialised * 4).min(self.taken * 4096) + self.materialised / 8;
         let spaces = self.spaces.len() * size_of::<Space>();
         ports + spaces + self.shares.len() * size_of::<Share>() + self.by_address.bytes()
     }
@@ -677,6 +706,9 @@ mod tests {
         let ports = pool.spaces.iter().map(|space| space.slots.len()).sum::<usize>();
         assert!(ports > 1000);
         assert_eq!(pool.materialised, ports);
+        assert_eq!(pool.taken, 2);
+        pool.release(Proto::Udp, addr("198.51.100.7"), 9);
+        assert_eq!(pool.taken, 1);
     }
 
     #[test]
