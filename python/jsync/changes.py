@@ -36,7 +36,7 @@ def parse_option(key: str, text: str, current: object) -> object:
             raise ValueError("write true or false")
         if isinstance(current, list):
             # An empty list doesn't tell what it is of; the engine refuses what doesn't belong.
-            parts = filter(None, text.split(","))
+            parts = filter(None, (part.strip() for part in text.split(",")))
             return [int(part) if part.isdecimal() else part for part in parts]
         return int(text)
     except ValueError as error:

@@ -85,6 +85,8 @@ def world() -> World:
         ("source-icmpv6-errors-better", "FALSE", False),
         ("tos", "16", 16),
         ("mtu-plateaus", "1500,1280", [1500, 1280]),
+        ("mtu-plateaus", "6000, 5000, 4000", [6000, 5000, 4000]),
+        ("denylist4", "10.0.0.0/8, 192.0.2.0/24", ["10.0.0.0/8", "192.0.2.0/24"]),
     ],
 )
 def test_options_are_written_as_they_are_shown(

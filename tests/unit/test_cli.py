@@ -104,13 +104,13 @@ class Daemon:
                 },
                 ("pool4", "display"): lambda _: [
                     {
-                        "protocol": None,
+                        "protocol": protocol,
                         "prefix": "192.0.2.1/32",
                         "ports": "61001-65535",
                         "node": node,
                         "mark": mark,
                     }
-                    for node, mark in ((None, 0), (2, 5))
+                    for protocol, node, mark in ((None, None, 0), ("udp", 2, 5))
                 ],
             },
             {("session", "display"): sessions, ("bib", "display"): lambda _: iter([BIB])},
@@ -297,11 +297,15 @@ def test_changes_reach_the_daemon_with_jools_words(daemon: Daemon, jsync: Jsync)
 
 @pytest.mark.usefixtures("daemon")
 def test_pool4(jsync: Jsync) -> None:
-    _, out, _ = jsync("pool4", "display", "--no-headers")
-    assert [line.split() for line in out.splitlines()] == [
-        ["0", "all", "192.0.2.1/32", "61001-65535", "all"],
-        ["5", "all", "192.0.2.1/32", "61001-65535", "2"],
-    ]
+    everyone = ["0", "all", "192.0.2.1/32", "61001-65535", "all"]
+    udp = ["5", "udp", "192.0.2.1/32", "61001-65535", "2"]
+    for protocols, expected in (
+        ((), [everyone, udp]),
+        (("--tcp",), [everyone]),
+        (("--tcp", "--udp"), [everyone, udp]),
+    ):
+        _, out, _ = jsync("pool4", "display", "--no-headers", *protocols)
+        assert [line.split() for line in out.splitlines()] == expected
 
 
 @pytest.mark.parametrize(

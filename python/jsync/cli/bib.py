@@ -20,6 +20,7 @@ def run(arguments: list[str]) -> int:
     display = verbs.add_parser("display", help="all entries, or those of some protocols")
     tables.add_options(display)
     tables.add_protocols(display)
+    tables.add_numeric(display)
     for verb, help, number in (
         ("add", "add a static entry", 2),
         ("remove", "remove an entry and its sessions; one of the addresses is enough", "+"),

@@ -13,8 +13,9 @@ def run(arguments: list[str]) -> int:
         "pool4", f"The IPv4 addresses and ports that IPv6 nodes are masked with. {CHANGES}"
     )
     verbs = commands.add_subparsers(dest="verb", required=True)
-    display = verbs.add_parser("display", help="all entries")
+    display = verbs.add_parser("display", help="all entries, or those of some protocols")
     tables.add_options(display)
+    tables.add_protocols(display)
     for verb, help in (
         ("add", "add an entry"),
         ("remove", "remove an entry, and the sessions that no other entry covers"),
@@ -43,6 +44,7 @@ def run(arguments: list[str]) -> int:
         rows = [
             {**row, "protocol": row["protocol"] or "all", "node": row["node"] or "all"}
             for row in ask_list(options, "pool4", "display")
+            if not options.protocols or row["protocol"] in (None, *options.protocols)
         ]
         tables.show(rows, COLUMNS, options)
     elif options.verb == "flush":

@@ -34,6 +34,7 @@ def run(arguments: list[str]) -> int:
     display = verbs.add_parser("display", help="all sessions, or those of some protocols")
     tables.add_options(display)
     tables.add_protocols(display)
+    tables.add_numeric(display)
     verbs.add_parser("advertise", help="tell joolds every session")
     verbs.add_parser("proxy", help="exchange those of Jool's kernel module, as Jool's proxy does")
     options = commands.parse_args(arguments)

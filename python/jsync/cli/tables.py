@@ -30,6 +30,10 @@ def add_protocols(to: argparse.ArgumentParser) -> None:
             const=protocol,
             help=f"{protocol.upper()} (all three if none is named)",
         )
+
+
+def add_numeric(to: argparse.ArgumentParser) -> None:
+    """Add the option that leaves addresses as they are."""
     to.add_argument("--numeric", action="store_true", help="addresses only; don't look for names")
 
 
