@@ -162,6 +162,7 @@ def serve(sessions: int) -> None:
     node = make_node(1, sessions)
     fill(node, sessions)
     attach(node, 1)
+    filled = node.status()["longest_pause_us"]
     say()
     closed = trio.Event()
 
@@ -175,7 +176,9 @@ def serve(sessions: int) -> None:
             await run_node(node, 1, closed.is_set)
 
     trio.run(main)
-    say(pause=node.status()["longest_pause_us"])
+    # A pause that is no longer than one of filling may be that one.
+    pause = node.status()["longest_pause_us"]
+    say(pause=pause if pause > filled else 0)
     say(digest=digest(node))
 
 
