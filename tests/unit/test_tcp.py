@@ -266,15 +266,21 @@ def test_a_flood_of_connections_costs_little() -> None:
                     except (OSError, trio.BrokenResourceError):
                         await trio.sleep(0)
 
-            with trio.move_on_after(1.0):
-                async with trio.open_nursery() as flooding:
-                    for address in ("127.0.0.2", "127.0.0.9"):
-                        for _ in range(8):
-                            flooding.start_soon(flood, address)
-            stats = nodes.transports[1].stats
-            assert 0 < stats.connections_refused < 300
-            assert 0 < stats.frames_refused < 30
-            assert nodes.logs[1].getvalue().count("message=") <= 4
+            # A busy machine floods more slowly: what is allowed depends on the time that passed.
+            stats, begin = nodes.transports[1].stats, trio.current_time()
+            async with trio.open_nursery() as flooding:
+                for address in ("127.0.0.2", "127.0.0.9"):
+                    for _ in range(8):
+                        flooding.start_soon(flood, address)
+                await eventually(
+                    lambda: stats.connections_refused >= 50 and stats.frames_refused >= 3
+                )
+                flooding.cancel_scope.cancel()
+            seconds = trio.current_time() - begin
+            conversations = (seconds / tcp.PENALTY_SECONDS + 1) * tcp.PENDING_PER_PEER
+            assert stats.frames_refused <= conversations
+            assert stats.connections_refused <= seconds / tcp.REFUSAL_SECONDS + 1 + conversations
+            assert nodes.logs[1].getvalue().count("message=") <= 3 + seconds / 10
             nursery.cancel_scope.cancel()
 
     run(test)

@@ -7,7 +7,11 @@ HELP = """\
 usage: jsync check [--control PATH] [-i NAME]
 
 Exit with 0 if the node translates and has the cluster's sessions (or found itself alone), 4 if
-not yet, 3 if no daemon runs. Meant for keepalived's vrrp_script."""
+not yet, 3 if no daemon runs. Meant for keepalived's vrrp_script.
+
+examples:
+  jsync check
+  jsync check --control /run/jsync/second.sock"""
 
 
 def run(arguments: list[str]) -> int:

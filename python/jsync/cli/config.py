@@ -10,6 +10,12 @@ from jsync.config import Settings, load, parse
 if TYPE_CHECKING:
     from jsync.jool.importing import Backend
 
+EXAMPLES = """\
+examples:
+  jsync config check /etc/jsync/jsync.toml
+  jsync config show /etc/jsync/jsync.toml
+  jsync config import netsocket.json modsocket.json > /etc/jsync/jsync.toml
+"""
 IMPORT_EXAMPLES = """\
 examples:
   jsync config import netsocket.json modsocket.json > /etc/jsync/jsync.toml
@@ -30,13 +36,21 @@ def run(arguments: list[str]) -> int:
         prog="jsync config",
         description="Check a configuration file, show it with the defaults filled in, or make one"
         " of Jool's.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     verbs = parser.add_subparsers(dest="verb", required=True)
     for verb, help in (
         ("check", "say what is wrong, with line and remedy; keys are looked at too"),
         ("show", "the configuration as JSON, durations of nat64 in milliseconds"),
     ):
-        sub = verbs.add_parser(verb, help=help, description=help[0].upper() + help[1:] + ".")
+        sub = verbs.add_parser(
+            verb,
+            help=help,
+            description=help[0].upper() + help[1:] + ".",
+            epilog=f"example:\n  jsync config {verb} /etc/jsync/jsync.toml",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
         sub.add_argument("file", metavar="FILE")
     sub = verbs.add_parser(
         "import",

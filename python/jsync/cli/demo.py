@@ -11,6 +11,12 @@ from jsync.demo.timeline import Timeline
 from jsync.errors import FAILED, Failure
 from jsync.lab import isolation
 
+EXAMPLES = """\
+examples:
+  jsync demo
+  jsync demo --simulate --json
+"""
+
 
 def run(arguments: list[str]) -> int:
     """0 if synchronisation saved every connection, and only synchronisation did; else 1."""
@@ -19,6 +25,8 @@ def run(arguments: list[str]) -> int:
         description="Watch connections survive the death of their NAT64: the sample network in"
         " namespaces, real keepalived, real traffic; once without synchronisation, once with it."
         " Where that can't be had, the same in the simulator.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--simulate", action="store_true", help="play it in the simulator only")
     parser.add_argument("--json", action="store_true", help="end with one line of JSON")

@@ -10,11 +10,19 @@ from jsync.config import load
 from jsync.errors import Failure
 from jsync.keepalived import generate
 
+EXAMPLES = """\
+example:
+  jsync keepalived conf > /etc/keepalived/keepalived.conf
+"""
+
 
 def run(arguments: list[str]) -> int:
     """Print keepalived.conf."""
     parser = argparse.ArgumentParser(
-        prog="jsync keepalived", description="Write a configuration for keepalived."
+        prog="jsync keepalived",
+        description="Write a configuration for keepalived.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     verbs = parser.add_subparsers(dest="verb", required=True)
     conf = verbs.add_parser("conf", help="print keepalived.conf for the section [keepalived]")

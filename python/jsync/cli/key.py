@@ -4,6 +4,11 @@ import argparse
 
 from jsync.keys import generate_key
 
+EXAMPLES = """\
+example:
+  jsync key generate /etc/jsync/key
+"""
+
 
 def run(arguments: list[str]) -> int:
     """Make a key."""
@@ -13,6 +18,8 @@ def run(arguments: list[str]) -> int:
         " it on one node, copy the file to the others (mode 0600), and name it in [sync]"
         " key-files. To change it, first add the new one behind the old one on every node, then"
         " put it in front everywhere, then remove the old one; restart the daemon each time.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     verbs = parser.add_subparsers(dest="verb", required=True)
     generate = verbs.add_parser("generate", help="write a new key to a new file, mode 0600")

@@ -14,6 +14,14 @@ from jsync.lab import isolation
 
 DEFAULT = "lab"
 END_PATIENCE = 10.0
+EXAMPLES = """\
+examples:
+  jsync lab up
+  jsync lab exec n6 ping 64:ff9b::192.0.2.8
+  jsync lab exec J jsync session display
+  jsync lab status
+  jsync lab down
+"""
 
 
 def run(arguments: list[str]) -> int:
@@ -23,6 +31,8 @@ def run(arguments: list[str]) -> int:
         description="The sample network in namespaces: n6, n4, the NAT64s J, K and L with"
         " keepalived, and a private network. Needs root, or a kernel that gives user namespaces"
         " to everybody. The host's own network isn't touched.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--name", default=DEFAULT, help="of the lab, where there are many")
     verbs = parser.add_subparsers(dest="verb", required=True)

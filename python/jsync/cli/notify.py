@@ -7,7 +7,11 @@ HELP = """\
 usage: jsync notify [--control PATH] [-i NAME] INSTANCE|GROUP NAME STATE PRIORITY
 
 Tell the daemon a state: MASTER, BACKUP, FAULT, STOP or DELETED. The arguments are those that
-keepalived appends to its notify script."""
+keepalived appends to its notify script.
+
+examples:
+  jsync notify INSTANCE VI_1 MASTER 200
+  jsync notify GROUP jsync BACKUP 100"""
 
 
 def run(arguments: list[str]) -> int:
