@@ -2,144 +2,42 @@
 
 import socket
 import time
-from collections.abc import Iterator
 from functools import partial
-from typing import Any
 
-import build
 import pytest
+from traffic import (
+    SERVER_PORT,
+    Server,
+    holds,
+    jools,
+    key,
+    ports_of,
+    seed,
+    sessions,
+    speak,
+    why_not_ready,
+)
 from world import (
     ABSENT6,
     ABSENT6_MAPPED,
     JOOLD,
     NEW_INSTANCE,
     POOL4,
-    SERVER4,
-    SERVER6,
     SYNC,
     JoolNode,
-    Row,
-    Translator,
     World,
     counters,
     datagrams_of,
     is_ready,
     json_rows,
     made_up,
-    seed_source,
     wait_for,
 )
 
 # The first test waits for the machines to be built.
 pytestmark = pytest.mark.timeout(600)
-Key = tuple[Any, ...]
-SERVER_PORT = 5000
 STATES = ["ESTABLISHED", "V6_INIT", "V4_INIT", "V6_FIN_RCV", "V4_FIN_RCV", "V4_FIN_V6_FIN_RCV"]
 STATES += ["TRANS", "", ""]
-
-
-@pytest.fixture(scope="module")
-def everything() -> Iterator[World]:
-    """Two running machines, for all tests."""
-    if reason := build.why_not():
-        pytest.skip(f"no machine with Jool: {reason}")
-    try:
-        with World() as world:
-            yield world
-    except build.CannotBuild as error:
-        pytest.skip(f"no machine with Jool: {error}")
-
-
-@pytest.fixture
-def world(everything: World) -> World:
-    """The machines, with new and empty instances."""
-    everything.reset()
-    return everything
-
-
-@pytest.fixture(params=["old", "new"])
-def jool(world: World, request: pytest.FixtureRequest) -> JoolNode:
-    """Each of the Jools."""
-    node: JoolNode = getattr(world, request.param)
-    return node
-
-
-def key(row: Row) -> Key:
-    """What tells sessions apart."""
-    names = ("proto", "src6", "src6_port", "src4", "src4_port", "dst4", "dst4_port")
-    return tuple(row[name] for name in names)
-
-
-def state(row: Row) -> str:
-    """Its TCP state; others have none that matters."""
-    return str(row["state"]) if row["proto"] == "tcp" else ""
-
-
-def sessions(node: Translator) -> dict[Key, str]:
-    """The sessions and states that a daemon shows."""
-    return {key(row): state(row) for row in json_rows(node, "session", "display")}
-
-
-def jools(node: JoolNode) -> dict[Key, str]:
-    """The sessions and states that Jool's own client shows."""
-    return {key(row): state(row) for row in node.sessions()}
-
-
-def holds(node: Translator, ports: set[int]) -> bool:
-    """Whether a daemon shows sessions of these ports of pool4."""
-    return ports <= {row["src4_port"] for row in json_rows(node, "session", "display")}
-
-
-class Server:
-    """n4's side: UDP and TCP, each answers with what it was sent."""
-
-    def __init__(self, world: World) -> None:
-        self.udp = world.open("n4", socket.SOCK_DGRAM)
-        self.udp.bind((SERVER4, SERVER_PORT))
-        self.tcp = world.open("n4")
-        self.tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self.tcp.bind((SERVER4, SERVER_PORT))
-        self.tcp.listen(16)
-
-    def __enter__(self) -> "Server":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.udp.close()
-        self.tcp.close()
-
-    def connect(self, world: World) -> tuple[socket.socket, socket.socket, tuple[str, int]]:
-        """A connection of n6's: its end, ours, and its mask."""
-        client = world.open("n6")
-        client.connect((SERVER6, SERVER_PORT))
-        ours, mask = self.tcp.accept()
-        ours.settimeout(10.0)
-        return client, ours, mask
-
-    def exchange(self, client: socket.socket, payload: bytes) -> tuple[str, int]:
-        """A datagram to here and back; the mask it came with."""
-        client.sendto(payload, (SERVER6, SERVER_PORT))
-        got, mask = self.udp.recvfrom(100)
-        assert got == payload
-        self.udp.sendto(payload, mask)
-        assert client.recv(100) == payload
-        return str(mask[0]), int(mask[1])
-
-
-@pytest.fixture
-def server(world: World) -> Iterator[Server]:
-    with Server(world) as made:
-        yield made
-
-
-def speak(client: socket.socket, server: socket.socket, text: bytes) -> None:
-    """Text over a connection, both ways."""
-    for sender, receiver in ((client, server), (server, client)):
-        sender.sendall(text)
-        got = b""
-        while len(got) < len(text):
-            got += receiver.recv(100)
-        assert got == text
 
 
 def test_sessions_of_every_protocol_and_state_arrive(
@@ -227,16 +125,6 @@ def test_sessions_made_in_jsync_carry_traffic_in_jool(world: World, server: Serv
     client.close()
     ours.close()
     datagram.close()
-
-
-def seed(node: JoolNode, first: int, count: int) -> None:
-    """Put sessions into the kernel module, past everybody else."""
-    node.box.write("/tmp/seed.py", seed_source(POOL4, 61_100))
-    node.box.run(f"python3 /tmp/seed.py {first} {count}")
-
-
-def ports_of(rows: list[Row]) -> set[int]:
-    return {row["src4_port"] for row in rows}
 
 
 def test_a_thousand_sessions_reach_who_joins(world: World) -> None:
@@ -351,21 +239,16 @@ def test_a_module_that_goes_and_comes_back_gets_its_sessions_again(
     before = jools(jool)
     assert len(before) == 1
 
-    def reason() -> str:
-        (status,) = json_rows(jool, "instance", "status")
-        assert not status["ready"]
-        return str(status["reason"])
-
     jool.box.run("jool global update ss-enabled false")
     wait_for(lambda: not is_ready(jool))
-    assert "global update ss-enabled true" in reason()
+    assert "global update ss-enabled true" in why_not_ready(jool)
     jool.box.run("jool global update ss-enabled true")
     wait_for(lambda: is_ready(jool))
     jool.box.run("jool instance remove default")
     wait_for(lambda: not is_ready(jool))
-    wait_for(lambda: "no instance 'default'" in reason())
+    wait_for(lambda: "no instance 'default'" in why_not_ready(jool))
     jool.box.run("rmmod jool jool_common")
-    wait_for(lambda: "modprobe jool" in reason())
+    wait_for(lambda: "modprobe jool" in why_not_ready(jool))
     jool.box.run(f"modprobe jool && {{ {NEW_INSTANCE}; }}")
     wait_for(lambda: is_ready(jool))
     wait_for(lambda: jools(jool) == before)
@@ -388,3 +271,48 @@ def test_another_pool4_is_followed(world: World) -> None:
     wait_for(lambda: [p["mismatch"] for p in json_rows(world.native, "peers")] == [None])
     shown = {(row["protocol"], row["prefix"]) for row in json_rows(jool, "pool4", "display")}
     assert len(shown) == 6
+
+
+def test_another_pool6_needs_a_restart_and_the_node_says_so(world: World) -> None:
+    jool = world.new
+    jool.start_jsync(SYNC)
+    jool.box.run(NEW_INSTANCE.replace("64:ff9b::/96", "64:ff9c::/96"))
+    wait_for(lambda: not is_ready(jool))
+    wait_for(lambda: "64:ff9c::/96 now" in why_not_ready(jool))
+    assert "restart the daemon" in why_not_ready(jool)
+    assert "restart the daemon" in jool.box.run("cat /tmp/jsync.log")
+    jool.stop_jsync()
+    jool.start_jsync(SYNC)
+    (status,) = json_rows(jool, "instance", "status")
+    assert (status["ready"], status["pool6"]) == (True, "64:ff9c::/96")
+
+
+def test_what_the_kernel_drops_is_read_from_the_table(world: World, server: Server) -> None:
+    """A daemon that stands still, whose socket has room for one message."""
+    jool = world.new
+    world.translate_by(jool)
+    jool.box.run("jool global update ss-flush-deadline 100")
+    jool.box.write("/tmp/small.py", SMALL_BUFFER)
+    jool.start_jsync(SYNC, program="python3 /tmp/small.py")
+    world.native.start_jsync(SYNC)
+    before = counters(jool)
+    jool.box.run(f"kill -STOP {jool.synchroniser}")
+    for number in range(20):
+        with world.open("n6", socket.SOCK_DGRAM) as datagram:
+            server.exchange(datagram, b"%d" % number)
+        time.sleep(0.1)
+    jool.box.run(f"kill -CONT {jool.synchroniser}")
+    wait_for(lambda: counters(jool).get("module_overruns", 0) >= 1)
+    wait_for(lambda: len(jools(jool)) == 20 and sessions(world.native) == jools(jool))
+    after = counters(jool)
+    assert after["module_resynchronisations"] > before["module_resynchronisations"]
+    assert "the kernel dropped sessions" in jool.box.run("cat /tmp/jsync.log")
+
+
+SMALL_BUFFER = """
+import sys
+from jsync.jool import stream
+stream.BUFFER_BYTES = 1
+from jsync.cli import main
+sys.exit(main())
+"""

@@ -41,9 +41,12 @@ SERVER4, SERVER6 = "203.0.113.8", "64:ff9b::cb00:7108"
 ABSENT4, ABSENT6_MAPPED = "203.0.113.9", "64:ff9b::cb00:7109"
 GROUP = "239.64.64.64"
 JOOLD_PORT = 6400
-SUITES = {"old": "bookworm", "new": "trixie"}
-"""The machines, and what they are made of."""
-HOSTS = {"old": 11, "new": 12, "K": 13}
+STATS_PORT = 6401
+SUITES = {"old": "bookworm", "new": "trixie", "old2": "bookworm", "new2": "trixie"}
+"""The machines, and what they are made of; the second of a kind boots when it is wanted."""
+PROXIES = {"bookworm": "joold", "trixie": "session proxy"}
+"""What synchronises there: Jool's program, and jsync's command of that name."""
+HOSTS = {"old": 11, "new": 12, "K": 13, "old2": 14, "new2": 15}
 """The last part of each translator's addresses."""
 LINKS = {
     "v6": ["2001:db8:6::{}/64"],
@@ -123,6 +126,8 @@ class JoolNode:
         self.box = box
         self.synchroniser = 0
         """The process that synchronises: jsync's daemon, joold, or `jool session proxy`."""
+        self.sync_address = f"198.18.64.{HOSTS[name]}"
+        """On the private link."""
         box.run("modprobe jool; sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1")
 
     def reset(self) -> None:
@@ -133,30 +138,49 @@ class JoolNode:
     def jsync(self, *words: str) -> str:
         return self.box.run(f"JSYNC_CONTROL=/run/jsync.sock jsync {' '.join(words)}")
 
-    def start_jsync(self, config: str, *, wait: bool = True) -> None:
+    def start_jsync(self, config: str, *, wait: bool = True, program: str = "jsync") -> None:
         """`config`: all but the section [node] and the key."""
         self.box.write("/tmp/key", KEY)
         self.box.run("chmod 600 /tmp/key")
         node = f'[node]\nname = "{self.name}"\nid = {HOSTS[self.name]}\nbackend = "jool"\n'
         node += 'control = "/run/jsync.sock"\n'
         self.box.write("/tmp/jsync.toml", node + config.replace("KEY", "/tmp/key"))
-        self._start("jsync daemon -c /tmp/jsync.toml", "/tmp/jsync.log")
+        self._start(f"{program} daemon -c /tmp/jsync.toml", "/tmp/jsync.log")
         if wait:
-            wait_for(lambda: is_ready(self), 40)
+            wait_for(lambda: is_ready(self), 90)
 
     def start_joold(self, *, group: str = GROUP) -> None:
         """joold, with the files that operators give it."""
-        interface = f"198.18.64.{HOSTS[self.name]}" if "." in group else "eth0"
+        self._start(f"joold {self._joold_files(group)}", "/tmp/joold.log")
+        self._wait_for_group()
+
+    def start_proxy(self, *, by_jsync: bool) -> None:
+        """What synchronises this version, or jsync by the same words; with statistics."""
+        kind = PROXIES[SUITES[self.name]]
+        if kind == "joold":
+            words = f"joold {self._joold_files(GROUP)} {STATS_PORT}"
+        else:
+            words = f"session proxy {GROUP} --net.mcast.port={JOOLD_PORT} --net.ttl=3"
+            words += f" --net.dev.in={self.sync_address} --net.dev.out={self.sync_address}"
+            words += f" --stats.port={STATS_PORT}"
+        if by_jsync:
+            self._start(f"jsync {words} --control /run/jsync.sock", "/tmp/jsync.log")
+            wait_for(lambda: is_ready(self), 90)
+        else:
+            self._start(words if kind == "joold" else f"jool {words}", "/tmp/joold.log")
+            self._wait_for_group()
+
+    def _joold_files(self, group: str) -> str:
+        interface = self.sync_address if "." in group else "eth0"
         network = {"multicast address": group, "multicast port": str(JOOLD_PORT), "ttl": 3}
         network |= {"in interface": interface, "out interface": interface, "reuseaddr": 1}
         self.box.write("/tmp/net.json", json.dumps(network))
         self.box.write("/tmp/mod.json", json.dumps({"instance": "default"}))
-        self._start("joold /tmp/net.json /tmp/mod.json", "/tmp/joold.log")
-        # It says nothing when it is there, but its group is.
-        self.box.wait(
-            "grep -q '^1[[:space:]]*eth0[[:space:]]*1[[:space:]]*[0-9A-F]*' /dev/null;"
-            f" ss -lun | grep -q ':{JOOLD_PORT}'"
-        )
+        return "/tmp/net.json /tmp/mod.json"
+
+    def _wait_for_group(self) -> None:
+        # Jool's programs don't say that they are there.
+        self.box.wait(f"ss -lun | grep -q ':{JOOLD_PORT}'")
 
     def _start(self, command: str, log: str) -> None:
         assert not self.synchroniser
@@ -292,8 +316,9 @@ class World:
                 )
             self._lay_links()
             with ThreadPoolExecutor() as pool:
-                nodes = list(pool.map(lambda name: self._boot(stack, name), SUITES))
+                nodes = list(pool.map(lambda name: self._boot(stack, name), ("old", "new")))
             self.old, self.new = nodes
+            self._booted = {node.name: node for node in nodes}
             self.native = NativeNode("K", self._namespace("K"), self._directory)
             stack.callback(self.native.stop_jsync)
             self._stack = stack.pop_all()
@@ -383,10 +408,18 @@ class World:
         self._silence(name, lambda *argv: box.run(" ".join(argv)), "eth1", "eth2")
         return node
 
+    def twin(self, node: JoolNode) -> JoolNode:
+        """A second machine of that kind, with an instance that is new at the first time."""
+        name = f"{node.name}2"
+        if name not in self._booted:
+            self._booted[name] = self._boot(self._stack, name)
+            self._booted[name].reset()
+        return self._booted[name]
+
     def reset(self) -> None:
         """New, empty instances; nobody synchronises."""
         self.native.stop_jsync()
-        for node in (self.old, self.new):
+        for node in self._booted.values():
             node.reset()
 
     def translate_by(self, node: Translator) -> None:
