@@ -2,7 +2,9 @@
 //! `--follow TEXT` also what becomes of the sessions that contain the text, say `#20001`.
 //! `sim modes` shows what connections notice of active/active in each mode.
 
+use std::num::NonZero;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use jsync_core::mutant::Mutant;
 use jsync_sim::{modes, schedule};
@@ -40,28 +42,51 @@ fn show_modes(seed: u64) -> ExitCode {
 }
 
 fn play(count: u64, first: u64) -> ExitCode {
-    let mut failed = 0;
-    for seed in first..first + count {
-        let outcome = schedule::play(seed, None);
-        if let Some(violation) = outcome.violations.first() {
-            failed += 1;
-            println!("seed {seed}: {violation}");
-            println!("    replay: cargo run --release -p jsync-sim --bin sim -- --seed {seed}");
-        }
-    }
-    let caught = Mutant::ALL.iter().filter(|&&mutant| match schedule::catches(mutant, SEARCH) {
-        Some(seed) => {
-            println!("{mutant:?}: caught by seed {seed}");
-            true
-        }
-        None => {
-            println!("{mutant:?}: not caught by {SEARCH} schedules");
-            false
+    let failed = AtomicU64::new(0);
+    share(count, |number| {
+        let seed = first + number;
+        if let Some(violation) = schedule::play(seed, None).violations.first() {
+            failed.fetch_add(1, Ordering::Relaxed);
+            println!(
+                "seed {seed}: {violation}\n    \
+                 replay: cargo run --release -p jsync-sim --bin sim -- --seed {seed}"
+            );
         }
     });
-    let (caught, mutants) = (caught.count(), Mutant::ALL.len());
+    let caught = AtomicU64::new(0);
+    let mutants = Mutant::ALL.len() as u64;
+    share(mutants, |number| {
+        let mutant = Mutant::ALL[number as usize];
+        match schedule::catches(mutant, SEARCH) {
+            Some(seed) => {
+                caught.fetch_add(1, Ordering::Relaxed);
+                println!("{mutant:?}: caught by seed {seed}");
+            }
+            None => println!("{mutant:?}: not caught by {SEARCH} schedules"),
+        }
+    });
+    let (failed, caught) = (failed.into_inner(), caught.into_inner());
     println!("schedules={count} violations={failed} mutants_caught={caught}/{mutants}");
     ExitCode::from(u8::from(failed > 0 || caught < mutants))
+}
+
+/// Does `work` for each number below `count`, on all processors.
+fn share(count: u64, work: impl Fn(u64) + Sync) {
+    let next = AtomicU64::new(0);
+    let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    if number >= count {
+                        break;
+                    }
+                    work(number);
+                }
+            });
+        }
+    });
 }
 
 fn replay(seed: u64, follow: Option<&str>) -> ExitCode {
