@@ -17,6 +17,17 @@ pub enum Mutant {
     AppliesAnything,
     /// An update of eight is taken from the queue and not sent, nor is its number.
     LosesUpdates,
+    /// A node that starts is ready as soon as it begins to fetch sessions.
+    ReadyTooEarly,
+    /// Of two TCP states that were reached at the same time the later copy's stays: half of a
+    /// handshake or of a close is forgotten.
+    ForgetsHalves,
+    /// A port of pool4 that somebody has is given away again.
+    GivesPortsTwice,
+    /// What a peer has missed is sent again and again.
+    RepeatsForever,
+    /// Peers are not told that a session goes on.
+    SkipsRefreshes,
 }
 
 impl Mutant {
@@ -28,6 +39,11 @@ impl Mutant {
         Self::KeepsOwnCopy,
         Self::AppliesAnything,
         Self::LosesUpdates,
+        Self::ReadyTooEarly,
+        Self::ForgetsHalves,
+        Self::GivesPortsTwice,
+        Self::RepeatsForever,
+        Self::SkipsRefreshes,
     ];
 
     /// Whether the fault is in the code that this thread runs.

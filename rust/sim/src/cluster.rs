@@ -99,6 +99,18 @@ impl Setup {
     }
 }
 
+/// A slice of pool4 for each of `nodes` machines.
+pub fn slices(nodes: usize) -> Vec<Pool4Entry> {
+    let slice = |node| Pool4Entry {
+        protocol: None,
+        prefix: format!("192.0.2.{node}").parse().expect("a prefix"),
+        ports: "61001-65535".parse().expect("a range"),
+        node: Some(node),
+        mark: 0,
+    };
+    (1..=nodes as u16).map(slice).collect()
+}
+
 /// Which host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
@@ -112,6 +124,8 @@ pub enum Side {
 enum Event {
     /// A frame arrives at a machine.
     Frame(usize, Rc<[u8]>),
+    /// A machine that is slow to read takes the next frame from its buffer.
+    Read(usize),
     /// A router's advert arrives at a machine.
     Advert(usize, Rc<[u8]>),
     /// The hosts hear where the virtual addresses are.
@@ -163,8 +177,8 @@ pub struct Cluster {
     pub log: Vec<LogLine>,
     /// What must never happen and did.
     pub violations: Vec<String>,
-    /// Who became MASTER, and the sessions that it had.
-    pub takeovers: Vec<(usize, Table)>,
+    /// Who became MASTER or ready, what its keepalived was then, and the sessions that it had.
+    pub takeovers: Vec<(usize, Role, Table)>,
     now: Micros,
     agenda: Agenda<Event>,
     machines: Vec<Machine>,
@@ -249,6 +263,12 @@ impl Cluster {
     /// A machine's sessions; none if its daemon doesn't run.
     pub fn table(&self, machine: usize) -> Table {
         self.machines[machine].table(self.now)
+    }
+
+    /// Has a machine take a frame from the private network only once in `pause`, or at once when
+    /// that is 0. What its buffer has no room for is lost.
+    pub fn set_reading(&mut self, machine: usize, pause: Micros) {
+        self.machines[machine].read_pause = pause;
     }
 
     /// Gives a machine other pre-shared keys, from its next start on.
@@ -366,7 +386,17 @@ impl Cluster {
         let mut outbox = Outbox::default();
         match event {
             Event::Frame(machine, bytes) => {
-                self.machines[machine].handle_frame(now, &bytes, &mut outbox);
+                if let Some(at) = self.machines[machine].buffer_frame(now, &bytes) {
+                    self.agenda.plan(at, Event::Read(machine));
+                } else if !self.machines[machine].is_buffering() {
+                    self.machines[machine].handle_frame(now, &bytes, &mut outbox);
+                    self.post(machine, outbox);
+                }
+            }
+            Event::Read(machine) => {
+                if let Some(at) = self.machines[machine].read_frame(now, &mut outbox) {
+                    self.agenda.plan(at, Event::Read(machine));
+                }
                 self.post(machine, outbox);
             }
             Event::ToMachine(machine, bytes) => {
@@ -431,6 +461,10 @@ impl Cluster {
         for text in outbox.violations {
             self.violation(machine, &text);
         }
+        if self.machines[machine].has_become_ready() {
+            let role = self.machines[machine].role();
+            self.takeovers.push((machine, role, self.table(machine)));
+        }
         if let Some(at) = self.machines[machine].plan_timeout(self.now) {
             self.agenda.plan(at, Event::Node(machine));
         }
@@ -467,7 +501,7 @@ impl Cluster {
         if before != after {
             self.note(index, format!("is {after:?}"));
             if after == Role::Master {
-                self.takeovers.push((index, self.table(index)));
+                self.takeovers.push((index, after, self.table(index)));
                 if !ready {
                     self.violation(index, &format!("became MASTER while {why}"));
                 }

@@ -1,6 +1,7 @@
 //! One machine: a node that may run or not, its clock, its keepalived.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
 
 use jsync_core::config::{Config, ConfigError};
 use jsync_core::node::Node;
@@ -18,6 +19,8 @@ use crate::vrrp::{Role, Router, Say};
 
 /// Frames or packets that a node may have to say at once: more is a flood.
 const DRAIN_LIMIT: usize = 4096;
+/// Frames that wait in the socket of a machine that is slow to read.
+const BUFFERED: usize = 64;
 /// Places of the table that one step of a scan looks at.
 const SCAN_BUDGET: usize = 4096;
 
@@ -59,7 +62,11 @@ pub struct Machine {
     pub(crate) keys: Vec<[u8; 32]>,
     pub(crate) router: Router,
     pub(crate) router_planned: Option<Micros>,
+    /// Between two frames that it takes from the private network; 0 if it takes all at once.
+    pub(crate) read_pause: Micros,
+    buffer: VecDeque<Rc<[u8]>>,
     daemon: Option<Daemon>,
+    was_ready: bool,
     /// The last answer of `jsync check`.
     checked: bool,
     planned: Option<Micros>,
@@ -83,7 +90,10 @@ impl Machine {
             keys: if setup.sync.plaintext { Vec::new() } else { vec![key] },
             router: Router::new(id, priority),
             router_planned: None,
+            read_pause: 0,
+            buffer: VecDeque::new(),
             daemon: None,
+            was_ready: false,
             checked: false,
             planned: None,
             clock,
@@ -146,6 +156,7 @@ impl Machine {
         self.daemon = Some(Daemon { node, keyring });
         self.planned = None;
         self.checked = false;
+        self.was_ready = false;
         self.boots += 1;
         self.removals.clear();
         self.handle_timeout(now, outbox);
@@ -155,6 +166,7 @@ impl Machine {
     /// Ends the daemon without giving it a chance to say anything.
     pub(crate) fn kill(&mut self) {
         self.daemon = None;
+        self.was_ready = false;
         self.checked = false;
     }
 
@@ -205,6 +217,33 @@ impl Machine {
             }
         });
         outbox.packets.extend(forward);
+    }
+
+    /// Whether it has become ready since it was last asked.
+    pub(crate) fn has_become_ready(&mut self) -> bool {
+        let ready = self.ready();
+        ready && !std::mem::replace(&mut self.was_ready, ready)
+    }
+
+    /// Whether frames wait in its buffer, or have to.
+    pub(crate) fn is_buffering(&self) -> bool {
+        self.read_pause > 0 || !self.buffer.is_empty()
+    }
+
+    /// Lets a frame wait if it has to; Some if it is the first: when it will be read.
+    pub(crate) fn buffer_frame(&mut self, now: Micros, bytes: &Rc<[u8]>) -> Option<Micros> {
+        if !self.is_buffering() || self.buffer.len() >= BUFFERED {
+            return None;
+        }
+        self.buffer.push_back(Rc::clone(bytes));
+        (self.buffer.len() == 1).then_some(now + self.read_pause)
+    }
+
+    /// Takes the frame that has waited longest; Some if there is another: when it will be read.
+    pub(crate) fn read_frame(&mut self, now: Micros, outbox: &mut Outbox) -> Option<Micros> {
+        let bytes = self.buffer.pop_front()?;
+        self.handle_frame(now, &bytes, outbox);
+        (!self.buffer.is_empty()).then_some(now + self.read_pause)
     }
 
     /// Takes a frame from the private network.

@@ -9,12 +9,11 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
-use jsync_core::config::Pool4Entry;
 use jsync_core::stats::Counter;
 use jsync_core::sync::Durability;
 
 use crate::clock::{Micros, millis, seconds};
-use crate::cluster::{Cluster, N4, N6, POOL4, STATIC_PORTS, Setup, Side, Table};
+use crate::cluster::{Cluster, N4, N6, POOL4, STATIC_PORTS, Setup, Side, Table, slices};
 use crate::flow::Pace;
 use crate::network::Link;
 use crate::tcp::State;
@@ -115,15 +114,7 @@ pub fn play(mode: Mode, seed: u64) -> Figures {
     let mut setup = Setup::new(mode.nodes, seed);
     setup.ecmp = true;
     setup.skewed = true;
-    setup.nat64.pool4 = (1..=mode.nodes as u16)
-        .map(|node| Pool4Entry {
-            protocol: None,
-            prefix: format!("192.0.2.{node}").parse().expect("a prefix"),
-            ports: "61001-65535".parse().expect("a range"),
-            node: Some(node),
-            mark: 0,
-        })
-        .collect();
+    setup.nat64.pool4 = slices(mode.nodes);
     setup.nat64.node = setup.sync.node;
     setup.sync.durability = mode.durability;
     setup.sync.pull = Some(mode.pull);

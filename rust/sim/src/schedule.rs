@@ -9,27 +9,32 @@
 //! 3. All is bounded: what a node says at once, the size of its frames, its table; a quiet network
 //!    is quiet. Sessions whose time is over are gone everywhere.
 //! 4. Nobody becomes MASTER who isn't ready; with networks that lose nothing, nobody becomes
-//!    MASTER who lacks a session that a running node had a second ago (unless it came back within
-//!    that second, and the MASTER died in it too).
+//!    MASTER or ready who lacks a session that a running node had a second ago (unless its cables
+//!    came back within that second, and the MASTER died in it too).
 //! 5. A node that was told of a removal never again has the session as it was before. (A packet
 //!    that refreshed it elsewhere at the same time prevails.)
-//! 6. No packet comes out of a translator with a wrong length or checksum, no byte of a flow is
+//! 6. Two mappings never have one transport address of pool4: not in a table; and where all can
+//!    hear each other, not in two tables for longer than news take.
+//! 7. With networks that lose nothing, a copy doesn't end before its original.
+//! 8. No packet comes out of a translator with a wrong length or checksum, no byte of a flow is
 //!    ever wrong.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 
 use jsync_core::mutant::{self, Mutant};
-use jsync_core::table::{SessionKey, State as Session};
+use jsync_core::sync::Durability;
+use jsync_core::table::{SessionKey, SessionRecord, State as Session};
 use jsync_core::tuple::{Endpoint4, Endpoint6, Proto};
 
 use crate::clock::{Micros, millis, seconds};
-use crate::cluster::{Cluster, LogLine, N4, N6, POOL4, STATIC_PORTS, Setup, Side, Table};
+use crate::cluster::{Cluster, LogLine, N4, N6, POOL4, STATIC_PORTS, Setup, Side, Table, slices};
 use crate::flow::Pace;
 use crate::machine::newer;
 use crate::network::Link;
 use crate::rng::Rng;
 use crate::tcp::State;
+use crate::vrrp::Role;
 
 const TCP_PORT: u16 = 7001;
 const UDP_PORT: u16 = 7000;
@@ -72,6 +77,10 @@ struct Plan {
     hello_interval: u32,
     /// Whether to wait until every session's time is over.
     drain: bool,
+    /// Whether routers spread packets over all nodes by chance, each of which has a slice of pool4;
+    /// and when the packet that makes a session leaves then, and whether peers are asked for
+    /// sessions.
+    spread: Option<(Durability, bool)>,
 }
 
 impl Plan {
@@ -89,7 +98,11 @@ impl Plan {
             link.corrupt = rng.below(corrupt + 1) as u32;
         }
         let drain = rng.chance(20);
+        let kinds = [Durability::Async, Durability::Sent, Durability::Acked]
+            .map(|d| [(d, false), (d, true)]);
+        let spread = rng.chance(200).then(|| kinds[rng.index(3)][rng.index(2)]);
         Self {
+            spread,
             nodes: pick(rng, &[2, 2, 3, 3, 3, 4, 5, 8]) as usize,
             length: seconds(rng.within(&(3..=20))),
             link,
@@ -108,6 +121,13 @@ impl Plan {
     fn setup(&self, seed: u64) -> Setup {
         let mut setup = Setup { skewed: true, serves: PACE, ..Setup::new(self.nodes, seed) };
         setup.nat64.max_sessions = 1024;
+        if let Some((durability, pull)) = self.spread {
+            setup.ecmp = true;
+            setup.nat64.node = setup.sync.node;
+            setup.nat64.pool4 = slices(self.nodes);
+            setup.sync.durability = durability;
+            setup.sync.pull = Some(pull);
+        }
         setup.nat64.global.icmp_timeout = self.icmp_timeout;
         setup.sync.flush_deadline = self.flush_deadline;
         setup.sync.max_frame = self.max_frame;
@@ -126,13 +146,15 @@ pub fn play(seed: u64, follow: Option<&str>) -> Outcome {
     let setup = plan.setup(rng.next_u64());
     let cluster = Cluster::new(&setup).expect("every plan is a valid configuration");
     let text = format!("{plan:?}");
+    // Each has its slice, but any of them may be the first to see a flow.
+    let apart = plan.spread.is_some();
     let mut player = Player {
         plan,
         cluster,
         rng,
         samples: VecDeque::new(),
         told: Vec::new(),
-        apart: false,
+        apart,
         last_death: 0,
         next_port: 20_000,
         violations: Vec::new(),
@@ -161,6 +183,7 @@ struct Seen {
     boots: u32,
     /// Whether others could hear it.
     plugged: bool,
+    ready: bool,
     table: Table,
 }
 
@@ -200,7 +223,7 @@ impl Player {
             self.run(pause);
         }
         let end = self.cluster.now() + plan.length;
-        while self.cluster.now() < end && self.violations.is_empty() {
+        while self.cluster.now() < end && self.holds() {
             let pause = self.rng.below(millis(250));
             self.run(pause);
             self.something_happens();
@@ -208,7 +231,7 @@ impl Player {
         self.heal();
         self.run(seconds(2));
         self.silence();
-        if !self.violations.is_empty() {
+        if !self.holds() {
             return;
         }
         self.check_equal();
@@ -246,7 +269,11 @@ impl Player {
                 let loss = self.rng.below(501) as u32;
                 self.cluster.network.link(machine, other).loss = loss;
             }
-            92..95 if self.plan.split_brain => self.cluster.lan.cut(machine, other, cut),
+            92..93 if self.plan.lossy => {
+                let pause = [0, millis(5), millis(50), seconds(1)][self.rng.index(4)];
+                self.cluster.set_reading(machine, pause);
+            }
+            93..95 if self.plan.split_brain => self.cluster.lan.cut(machine, other, cut),
             95..100 => self.replay(machine),
             _ => {}
         }
@@ -332,6 +359,7 @@ impl Player {
         self.cluster.network.links().for_each(|link| *link = Link::good());
         self.cluster.lan.links().for_each(|link| *link = Link::good());
         for machine in 0..self.plan.nodes {
+            self.cluster.set_reading(machine, 0);
             self.cluster.plug_in(machine);
             self.start(machine);
         }
@@ -348,7 +376,7 @@ impl Player {
     /// Lets time pass, and looks.
     fn run(&mut self, time: Micros) {
         let end = self.cluster.now() + time;
-        while self.cluster.now() < end && self.violations.is_empty() {
+        while self.cluster.now() < end && self.holds() {
             let look = if self.follow.is_some() { LOOK_CLOSELY } else { LOOK };
             let until = end.min(self.cluster.now() - self.cluster.now() % look + look);
             self.cluster.run_until(until);
@@ -363,8 +391,12 @@ impl Player {
         let machines = self.cluster.machines().iter().enumerate();
         let sample: Sample = machines
             .map(|(index, machine)| {
-                let (boots, plugged) = (machine.boots, machine.plugged);
-                machine.runs().then(|| Seen { boots, plugged, table: self.cluster.table(index) })
+                machine.runs().then(|| Seen {
+                    boots: machine.boots,
+                    plugged: machine.plugged,
+                    ready: machine.ready(),
+                    table: self.cluster.table(index),
+                })
             })
             .collect();
         self.follow(&sample);
@@ -373,6 +405,8 @@ impl Player {
         self.check_removals(&sample);
         self.check_size(&sample);
         self.check_masters(&sample);
+        self.check_ports(&sample);
+        self.check_copies(&sample);
         self.samples.push_back((self.cluster.now(), sample));
         while self.samples.front().is_some_and(|(at, _)| at + NEWS < self.cluster.now()) {
             self.samples.pop_front();
@@ -436,10 +470,22 @@ impl Player {
         if deaf || at + NEWS > self.cluster.now() + LOOK {
             return;
         }
-        for (machine, table) in new {
-            // Who was plugged in a moment ago learns what it missed, unless the MASTER dies now.
-            let was_there = earlier[machine].as_ref().is_some_and(|seen| seen.plugged);
-            if !was_there && self.last_death + NEWS > self.cluster.now() {
+        for (machine, role, table) in new {
+            // Who was plugged in a moment ago learns what it missed, unless the MASTER dies now; as
+            // long as it is cut off, it is ready without. Who starts is not, unless the peer that
+            // gives it the sessions came back in this moment.
+            let cut = |seen: &Option<Seen>| seen.as_ref().is_some_and(|seen| !seen.plugged);
+            let was = |cut: &dyn Fn(&Sample) -> bool| {
+                cut(sample) || self.samples.iter().any(|(_, then)| cut(then))
+            };
+            let excused = match role {
+                Role::Master => {
+                    self.last_death + NEWS > self.cluster.now()
+                        && was(&|sample| cut(&sample[machine]))
+                }
+                _ => was(&|sample| sample.iter().any(cut)),
+            };
+            if excused {
                 continue;
             }
             let had = sample.iter().zip(&earlier).filter_map(|(now, then)| {
@@ -456,8 +502,67 @@ impl Player {
             let lacking = had.flatten().find(|key| !table.contains_key(key));
             if let Some(key) = lacking.map(show) {
                 let name = self.cluster.machines()[machine].name();
-                self.violation(&format!("{name} became MASTER and lacks {key}"));
+                self.violation(&format!("{name} is ready or MASTER and lacks {key}"));
             }
+        }
+    }
+
+    /// Invariant 6.
+    fn check_ports(&mut self, sample: &Sample) {
+        for seen in sample.iter().flatten() {
+            if let Some(port) = shared_ports([&seen.table]).first() {
+                self.violation(&format!("two nodes have {port:?} in one table"));
+            }
+        }
+        let earlier = self.samples.front().filter(|(at, _)| at + NEWS <= self.cluster.now() + LOOK);
+        if self.plan.lossy || self.apart || earlier.is_none() {
+            return;
+        }
+        let shared = |sample: &Sample| shared_ports(sample.iter().flatten().map(|s| &s.table));
+        let now = shared(sample);
+        let then = match now.is_empty() {
+            true => return,
+            false => earlier.map(|(_, sample)| shared(sample)).unwrap_or_default(),
+        };
+        if let Some(port) = now.iter().find(|port| then.contains(port)) {
+            self.violation(&format!("two nodes have had {port:?} for a second"));
+        }
+    }
+
+    /// Invariant 7.
+    fn check_copies(&mut self, sample: &Sample) {
+        let news =
+            self.samples.front().is_some_and(|(at, _)| at + NEWS <= self.cluster.now() + LOOK);
+        if !news || self.plan.lossy || self.plan.split_brain || self.apart {
+            return;
+        }
+        // Those that were there for a second, as they are and as they were.
+        let all_along = |machine: usize| {
+            let now = sample[machine].as_ref().filter(|seen| seen.ready)?;
+            let before = self.samples.iter().map(|(_, sample)| sample[machine].as_ref());
+            let before = before.map(|then| then.filter(|t| t.ready && t.boots == now.boots));
+            Some((machine, now, before.collect::<Option<Vec<_>>>()?))
+        };
+        let there: Vec<_> = (0..self.plan.nodes).filter_map(all_along).collect();
+        let masters = self.cluster.current_masters();
+        let mut lacking = None;
+        for (_, now, before) in there.iter().filter(|(machine, ..)| masters == [*machine]) {
+            // A session whose lifetime has grown was told if the copies needed that.
+            let refreshed = |&(key, record): &(&SessionKey, &SessionRecord)| {
+                let lifetimes =
+                    before.iter().map(|then| then.table.get(key).map(|r| r.lifetime_ms));
+                let lifetimes: Option<Vec<_>> = lifetimes.collect();
+                lifetimes.is_some_and(|all| all.iter().any(|&ms| ms < record.lifetime_ms))
+            };
+            for (machine, other, _) in &there {
+                let without = now.table.iter().filter(|(key, _)| !other.table.contains_key(*key));
+                lacking =
+                    lacking.or(without.filter(refreshed).map(|(key, _)| (*machine, *key)).next());
+            }
+        }
+        if let Some((machine, key)) = lacking {
+            let name = self.cluster.machines()[machine].name();
+            self.violation(&format!("{name} lacks {}, which lives elsewhere", show(&key)));
         }
     }
 
@@ -544,7 +649,7 @@ impl Player {
         }
     }
 
-    /// Invariant 6.
+    /// Invariant 8.
     fn check_hosts(&mut self) {
         for side in [Side::Six, Side::Four] {
             let host = self.cluster.host(side);
@@ -559,9 +664,24 @@ impl Player {
         }
     }
 
+    /// Whether all has held so far.
+    fn holds(&self) -> bool {
+        self.violations.is_empty() && self.cluster.violations.is_empty()
+    }
+
     fn violation(&mut self, text: &str) {
         self.violations.push(format!("{} us: {text}", self.cluster.now()));
     }
+}
+
+/// Transport addresses of pool4 that several IPv6 nodes have, and two of those.
+fn shared_ports<'a>(tables: impl IntoIterator<Item = &'a Table>) -> Vec<[Mapping; 2]> {
+    let keys = tables.into_iter().flat_map(Table::keys);
+    let mut mappings: Vec<Mapping> = keys.map(|key| (key.proto, key.src6, key.src4)).collect();
+    mappings.sort_unstable_by_key(|&(proto, src6, src4)| (proto, src4, src6));
+    mappings.dedup();
+    let pairs = mappings.windows(2).filter_map(|pair| <[Mapping; 2]>::try_from(pair).ok());
+    pairs.filter(|[a, b]| (a.0, a.2) == (b.0, b.2)).collect()
 }
 
 fn show(key: &SessionKey) -> String {

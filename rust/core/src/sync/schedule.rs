@@ -2,6 +2,7 @@
 
 use alloc::vec::Vec;
 
+use crate::mutant::Mutant;
 use crate::stats::Counter;
 use crate::sync::Sessions;
 use crate::sync::buckets::{BUCKETS, Comparison, ServeDigests};
@@ -276,6 +277,10 @@ impl Sync {
     fn join(&mut self, now: Time) {
         let ready_peer = self.peers.known().find(|(_, known)| known.ready && known.state.is_live());
         self.reason = match (&self.fetch, ready_peer) {
+            (Some(fetch), _) if Mutant::ReadyTooEarly.is_on() => {
+                let reason = Reason::Fetched { node: fetch.node };
+                return self.become_ready(now, reason);
+            }
             (Some(fetch), _) => Reason::Fetching { node: fetch.node },
             (None, Some((node, Incarnation { mismatch: Some(field), .. }))) => {
                 Reason::Differs { node, field: *field }

@@ -121,6 +121,7 @@ struct Net {
     random: u64,
     epochs: u64,
     max_frame: u16,
+    allow_mismatch: Vec<Field>,
 }
 
 impl Net {
@@ -135,6 +136,7 @@ impl Net {
             random: 1,
             epochs: 0,
             max_frame: 1400,
+            allow_mismatch: Vec::new(),
         }
     }
 
@@ -145,7 +147,12 @@ impl Net {
     fn start_with(&mut self, node: u16, config: &Config) {
         self.epochs += 1;
         let max_frame = self.max_frame;
-        let own = SyncConfig { max_frame, ..SyncConfig::new(node, "campus", self.epochs) };
+        let allow_mismatch = self.allow_mismatch.clone();
+        let own = SyncConfig {
+            max_frame,
+            allow_mismatch,
+            ..SyncConfig::new(node, "campus", self.epochs)
+        };
         let member = Member {
             sync: Sync::new(own.clone(), config, &[node as u8; 32]).unwrap(),
             table: Model::default(),
@@ -727,4 +734,76 @@ fn peers_are_bounded() {
     assert!(net.members[&1].events.contains(&Event::TooManyPeers { node: 258 }));
     net.run(2000);
     assert_eq!(net.members[&1].sync.peers(net.now).count(), 0, "recordings are forgotten");
+}
+
+#[test]
+fn each_field_that_differs_is_named_and_no_obstacle_where_it_is_allowed() {
+    for &field in Field::ALL {
+        let mut other = config();
+        match field {
+            Field::Pool6 => other.pool6 = "2001:db8:64::/96".parse().unwrap(),
+            Field::Pool4 => other.pool4[0].ports.min += 1,
+            Field::Bib => other.bib.push(crate::config::StaticBib {
+                protocol: Proto::Udp,
+                ipv6: Endpoint6 { addr: "2001:db8::8".parse().unwrap(), port: 53 },
+                ipv4: Endpoint4 { addr: "192.0.2.1".parse().unwrap(), port: 61_053 },
+            }),
+            Field::Timeouts => other.global.tcp_est_timeout += 1,
+            Field::Filtering => other.global.address_dependent_filtering ^= true,
+        }
+        for allowed in [false, true] {
+            let mut net = Net::new();
+            if allowed {
+                net.allow_mismatch.push(field);
+            }
+            net.start(1);
+            net.start_with(2, &other);
+            net.run(3000);
+            net.at(1).table.create(1);
+            net.run(100);
+            for (node, peer) in [(1, 2), (2, 1)] {
+                let told = Event::Mismatch { node: peer, field };
+                let named = net.members[&node].events.contains(&told);
+                assert_eq!(
+                    (named, net.state(node, peer)),
+                    match allowed {
+                        true => (false, "up"),
+                        false => (true, "differs"),
+                    }
+                );
+            }
+            assert_eq!(net.members[&2].table.sessions.len(), usize::from(allowed), "{field}");
+        }
+    }
+}
+
+/// First everybody is given the new key beside the old one, then everybody seals with it, then the
+/// old one goes: there is no moment at which a frame isn't understood.
+#[test]
+fn keys_are_exchanged_without_losing_a_frame() {
+    let mut net = Net::new();
+    (1..=3).for_each(|node| net.start(node));
+    net.run(3000);
+    let (old, new) = ([1; 32], [2; 32]);
+    let mut created = 0;
+    for keys in [&[old, new][..], &[new, old], &[new]] {
+        for node in 1..=3 {
+            let own = net.members[&node].sync.config.clone();
+            net.at(node).keyring = Keyring::new(keys, &own).unwrap();
+            for _ in 0..100 {
+                net.at(node).table.create(created);
+                created += 1;
+                net.step();
+            }
+            net.run(10);
+            net.assert_equal();
+        }
+    }
+    assert_eq!(net.members[&1].table.sessions.len(), 900);
+    for member in net.members.values() {
+        for counter in [Counter::FrameAuthentication, Counter::FrameGap] {
+            assert_eq!(member.table.stats.value(counter), 0, "{counter:?}");
+        }
+        assert!(!member.events.iter().any(|e| matches!(e, Event::FramesRefused { .. })));
+    }
 }

@@ -3,6 +3,7 @@
 use super::merge::join;
 use super::session::{NIL, SessionId, deadline, flag};
 use super::{COUNT, Table, bib::bib_flag, expiry, is_newer};
+use crate::mutant::Mutant;
 use crate::table::State;
 use crate::time::Time;
 
@@ -39,7 +40,9 @@ impl Table {
         session.flags &= !flag::IDLE;
         let slot = self.arena.bib_of(id);
         self.arena.bib_mut(slot).flags |= bib_flag::LOCAL;
-        self.mark_changed(id);
+        if !Mutant::SkipsRefreshes.is_on() {
+            self.mark_changed(id);
+        }
         self.arm(now, id);
     }
 
@@ -142,7 +145,7 @@ impl Table {
             if session.remaining_ms(now) == 0 {
                 return Some(id);
             }
-            if session.flags & flag::TOUCHED != 0 {
+            if session.flags & flag::TOUCHED != 0 && !Mutant::SkipsRefreshes.is_on() {
                 self.mark_changed(id);
             } else {
                 session.flags |= flag::IDLE;

@@ -190,7 +190,12 @@ impl Table {
         if own || !same_generation && is_newer(old, told) {
             return Learned::Stale;
         }
-        let state = if same_generation { join(before.0, record.state) } else { record.state };
+        let state = match same_generation {
+            true if Mutant::ForgetsHalves.is_on() && is_newer(old, told) => before.0,
+            true if Mutant::ForgetsHalves.is_on() => record.state,
+            true => join(before.0, record.state),
+            false => record.state,
+        };
         // Whether the peer's copy takes the place of ours; else the two are joined.
         let newer = is_newer(told, old) && state == record.state;
         let lifetime = if state == before.0 {
