@@ -168,7 +168,7 @@ impl Took {
     }
 }
 
-fn cpu_time() -> Duration {
+pub fn cpu_time() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     Duration::try_from(time).expect("a CPU's time is not negative")
 }
