@@ -13,7 +13,6 @@ import time
 from world import KEY, JoolNode, World, seed_source
 
 SESSIONS = 10_000
-JOINING = 12_000
 LOSS_PERCENT = 20
 SETTLED_SECONDS = 8.0
 
@@ -130,41 +129,6 @@ def carry(node: JoolNode, who: str, *, loss: int = 0) -> dict[str, float]:
     return found | {"packets": after[0] - before[0], "bytes": after[1] - before[1]}
 
 
-# Runs in the machine: waits until both modules have so many sessions.
-MEET = """
-import json, os, sys, time
-from jsync.jool.module import Module
-wanted, limit = int(sys.argv[1]), float(sys.argv[2])
-spaces = [open("/proc/self/ns/net"), open("/run/netns/b")]
-modules = [Module("default"), Module("default")]
-start = time.monotonic()
-while True:
-    have = []
-    for space, module in zip(spaces, modules):
-        os.setns(space.fileno(), os.CLONE_NEWNET)
-        have.append(module.stats()[5])
-    if min(have) >= wanted or time.monotonic() - start > limit:
-        break
-    time.sleep(0.5)
-print(json.dumps(have))
-"""
-
-
-def join(node: JoolNode, count: int) -> list[int]:
-    """Two modules have `count` sessions each when the daemons start; how many they have then."""
-    box = node.box
-    box.run(SETUP)
-    box.write("/tmp/seed.py", seed_source("198.51.100.2", 1024))
-    box.run(f"python3 /tmp/seed.py 0 {count}")
-    box.run(f"ip netns exec b python3 /tmp/seed.py {count} {count}")
-    pids = start(node, "jsync")
-    box.write("/tmp/meet.py", MEET)
-    found: list[int] = json.loads(box.run(f"python3 /tmp/meet.py {2 * count} 120", seconds=150))
-    for pid in pids:
-        box.stop(pid)
-    return found
-
-
 def main() -> None:
     """Print the figures."""
     with World() as world:
@@ -189,8 +153,6 @@ def main() -> None:
                 f" {found['wanted'] - found['have']:.0f} of {found['wanted']:.0f} sessions lost",
                 flush=True,
             )
-        have = join(node, JOINING)
-        print(f"two modules of {JOINING} sessions each, by jsync: {have[0]} and {have[1]} then")
         if "--logs" in sys.argv:
             print(node.box.run("tail -20 /tmp/jsync1.log /tmp/jsync2.log /tmp/syslog"))
 
