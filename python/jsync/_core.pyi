@@ -64,6 +64,8 @@ class NodeStatus(TypedDict):
     """It has taken a snapshot, or found itself alone: it may become MASTER."""
     reason: str
     """Why it is ready or not, for people."""
+    catching_up: int | None
+    """The peer whose sessions are still missing after nobody was heard for a while."""
     sessions: int
     bib_entries: int
     max_sessions: int

@@ -107,6 +107,10 @@ class Verbs:
             return False, f"the daemon is {self.state}"
         if status["worker"] != "running":
             return False, f"the translator is not running: {status['worker']}"
+        node = status["catching_up"]
+        if status["ready"] and node is not None and not self._failover.is_primary:
+            # Who translates has to go on; nobody else should begin before it knows what it missed.
+            return False, f"nobody was heard for a while; fetching what node {node} has"
         return status["ready"], status["reason"]
 
     def check(self, arguments: Arguments) -> object:

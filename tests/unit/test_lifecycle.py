@@ -58,6 +58,7 @@ class FakeEngine:
         self.frames: list[tuple[int, bytes]] = []
         self.events: list[str] = []
         self.ready = True
+        self.catching_up: int | None = None
         self.worker = "running"
         self.refusal: OSError | None = None
 
@@ -115,6 +116,7 @@ class FakeEngine:
         return {
             "ready": self.ready,
             "reason": "told so",
+            "catching_up": self.catching_up,
             "sessions": 0,
             "bib_entries": 0,
             "max_sessions": 1,
@@ -440,6 +442,24 @@ def test_the_role_follows_keepalived(world: World) -> None:
 
     world.run(script)
     assert "state=MASTER priority=200 role=primary" in world.log.getvalue()
+
+
+def test_who_was_cut_off_may_not_become_master_before_it_has_caught_up(world: World) -> None:
+    answers: list[dict[str, object]] = []
+
+    def script(world: World) -> None:
+        world.wait_for("message=translating")
+        answers.append(world.ask("check"))
+        world.engine.catching_up = 2
+        answers.append(world.ask("check"))
+        # Who is MASTER goes on: nobody knows more of what it translates.
+        world.ask("notify", type="GROUP", name="jsync", state="MASTER", priority=250)
+        answers.append(world.ask("check"))
+        end()
+
+    world.run(script)
+    assert [answer["ready"] for answer in answers] == [True, False, True]
+    assert "node 2" in str(answers[1]["reason"])
 
 
 def test_each_slice_has_a_role(tmp_path: Path) -> None:

@@ -136,6 +136,7 @@ class JoolEngine:
             return {
                 "ready": False,
                 "reason": self.absence,
+                "catching_up": None,
                 "sessions": 0,
                 "bib_entries": 0,
                 "max_sessions": self._jool.max_sessions,

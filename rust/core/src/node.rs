@@ -202,6 +202,12 @@ impl Node {
         }
     }
 
+    /// The peer whose sessions are still missing after nobody was heard for a while: until they are
+    /// here, whoever isn't MASTER had better not become it.
+    pub fn catching_up(&self) -> Option<u16> {
+        self.sync.as_ref().and_then(Sync::catching_up)
+    }
+
     /// Every peer heard since the start, by number.
     pub fn peers(&self, now: Time) -> impl Iterator<Item = PeerStatus> + '_ {
         self.sync.iter().flat_map(move |sync| sync.peers(now))

@@ -256,6 +256,7 @@ impl Node {
                 Status {
                     ready: node.ready(),
                     reason: node.reason().to_string(),
+                    catching_up: node.catching_up(),
                     sessions: nat64.session_count(),
                     bib_entries: nat64.bib_count(),
                     max_sessions: nat64.config().max_sessions,

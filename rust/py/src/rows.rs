@@ -132,6 +132,7 @@ impl Joold {
 pub struct Status {
     pub ready: bool,
     pub reason: String,
+    pub catching_up: Option<u16>,
     pub sessions: u32,
     pub bib_entries: u32,
     pub max_sessions: u32,

@@ -183,7 +183,8 @@ impl Machine {
 
     /// keepalived runs `jsync check`.
     pub(crate) fn check(&mut self) {
-        self.checked = self.ready();
+        let may = |node: &Node| self.role() == Role::Master || node.catching_up().is_none();
+        self.checked = self.ready() && self.node().is_some_and(may);
     }
 
     /// Whether keepalived finds all that it tracks: links, the TUN's carrier, which is there while

@@ -66,6 +66,8 @@ pub struct Sync {
     /// See [`Hello::generation`].
     pub(super) generation: u32,
     pub(super) graves: Graves,
+    /// Nobody was up, and now somebody is: sessions of meanwhile are missing.
+    pub(super) cut_off: bool,
     /// pool4 has slices: several nodes translate at once.
     pub(super) slices: bool,
     /// Which packets wait.
@@ -108,6 +110,7 @@ impl Sync {
             work_at: None,
             generation: 0,
             graves: Graves::default(),
+            cut_off: false,
             slices: has_slices(nat64),
             holding: Holding::default(),
             durable: Durable::default(),
@@ -134,6 +137,12 @@ impl Sync {
     /// Why this node may become MASTER, or not.
     pub fn reason(&self) -> Reason {
         self.reason
+    }
+
+    /// The peer whose sessions are still missing after nobody was heard for a while.
+    pub fn catching_up(&self) -> Option<u16> {
+        let missed = |(_, known): &(u16, &Incarnation)| known.is_up() && known.is_behind();
+        if self.cut_off { Some(self.peers.known().find(missed)?.0) } else { None }
     }
 
     /// Every peer heard since the start, by number.
@@ -261,6 +270,7 @@ impl Sync {
         let incarnation = Incarnation::new(candidate, now, hello.last);
         let (node, epoch) = (header.node, header.epoch);
         *peer = Peer { known: Some(incarnation), candidate: None };
+        self.met(node);
         self.forget_transfers(node);
         if restarted {
             self.events.push(Event::PeerRestarted { node, epoch });
@@ -312,6 +322,7 @@ impl Sync {
                 known.heard = now;
                 known.frames += 1;
                 if self.step(node, Input::Heard) {
+                    self.met(node);
                     self.events.push(Event::PeerBack { node });
                     self.hello_soon(now);
                 }
@@ -362,6 +373,11 @@ impl Sync {
             Kind::Hello | Kind::Bye => {}
         }
         Ok(true)
+    }
+
+    /// A peer is up that wasn't: were all the others down meanwhile?
+    fn met(&mut self, node: u16) {
+        self.cut_off |= !self.peers.known().any(|(other, known)| other != node && known.is_up());
     }
 
     /// Moves a peer's state; false if the input changes nothing.

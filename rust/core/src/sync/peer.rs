@@ -175,6 +175,11 @@ impl Incarnation {
     pub fn is_up(&self) -> bool {
         self.state == State::Up
     }
+
+    /// Whether it has told of sessions, or has some, that haven't come yet.
+    pub fn is_behind(&self) -> bool {
+        self.lacking || self.incoming.missing()
+    }
 }
 
 /// A peer: at most one incarnation that is believed in, and one that wants to be.

@@ -271,6 +271,7 @@ impl Sync {
         if !self.reason.ready() {
             self.join(now);
         }
+        self.cut_off = self.catching_up().is_some();
     }
 
     /// Not ready yet: is there still something to wait for?

@@ -474,6 +474,52 @@ fn a_healed_partition_leaves_equal_tables() {
 }
 
 #[test]
+fn who_was_cut_off_knows_that_it_is_behind() {
+    let catching_up = |net: &Net, node| net.members[&node].sync.catching_up();
+    for lost in [false, true] {
+        let mut net = Net::new();
+        (1..=3).for_each(|node| net.start(node));
+        net.run(3000);
+        assert_eq!([1, 2, 3].map(|node| catching_up(&net, node)), [None; 3]);
+        net.cut.extend([(1, 3), (2, 3), (3, 1), (3, 2)]);
+        // More than is kept to be sent again, or less.
+        (0..if lost { 300_000 } else { 1000 }).for_each(|n| net.at(1).table.create(n));
+        net.run(8000);
+        assert_eq!(net.state(3, 1), "down");
+        assert_eq!(catching_up(&net, 3), None, "with nobody to learn from it has what it can have");
+        net.cut.clear();
+        while catching_up(&net, 3).is_none() {
+            assert!(net.members[&3].table.sessions.is_empty(), "sessions come unnoticed");
+            net.step();
+        }
+        // The others have had each other.
+        assert_eq!([1, 2].map(|node| catching_up(&net, node)), [None; 2]);
+        while catching_up(&net, 3).is_some() {
+            net.step();
+        }
+        net.assert_equal();
+        assert!([1, 2, 3].iter().all(|&node| net.ready(node)));
+    }
+}
+
+#[test]
+fn who_loses_its_peer_while_it_catches_up_waits_no_longer() {
+    let mut net = Net::new();
+    (1..=2).for_each(|node| net.start(node));
+    net.run(3000);
+    net.cut.extend([(1, 2), (2, 1)]);
+    (0..300_000).for_each(|n| net.at(1).table.create(n));
+    net.run(8000);
+    net.cut.clear();
+    while net.members[&2].sync.catching_up().is_none() {
+        net.step();
+    }
+    net.members.remove(&1);
+    net.run(5000);
+    assert_eq!((net.state(2, 1), net.members[&2].sync.catching_up()), ("down", None));
+}
+
+#[test]
 fn after_a_partition_only_what_differs_travels() {
     let mut net = Net::new();
     net.loss = 100;
