@@ -119,13 +119,17 @@ fn filtering_is_endpoint_independent_unless_asked() {
     let mut nat64 = nat_global(r#""address-dependent-filtering": true"#);
     let port = source_port(&forward(&mut nat64, T0, &from6(udp(5000, 53))));
     assert_eq!(dropped(&mut nat64, T0, &from_stranger_to(port)), DropReason::Filtered);
+    assert_eq!(nat64.session_count(), 1);
+    let tcp_port = established(&mut nat64, T0);
+    let segment = Wire::V4(stranger, mask(), tcp(7, tcp_port, ACK));
+    assert_eq!(dropped(&mut nat64, T0, &segment), DropReason::Filtered);
     // The same address from another port may.
     forward(&mut nat64, T0, &from4(udp(1, port)));
     // Also when its session isn't the BIB entry's first.
     forward(&mut nat64, T0, &Wire::V6(n6(), embed(stranger), udp(5000, 7)));
     forward(&mut nat64, T0, &Wire::V4(stranger, mask(), udp(8, port)));
     forward(&mut nat64, T0, &Wire::V4(stranger, mask(), udp(9, port)));
-    assert_eq!(nat64.session_count(), 5);
+    assert_eq!(nat64.session_count(), 6);
 }
 
 fn from_stranger_to(port: u16) -> Wire {
@@ -231,6 +235,7 @@ fn a_silent_connection_is_probed() {
             L4::Tcp { src: 80, dst: 4000, flags: ACK, payload: vec![] },
         );
         assert_eq!(Wire::read(&probe.bytes), expected);
+        assert_eq!(nat64.stats.value(Counter::ProbesSent), 1);
         assert_eq!(probe.bytes[44..52], [0; 8], "sequence and acknowledgement numbers are 0");
         assert_eq!(sessions(&nat64, end)[0].state, State::Trans);
         if alive {
@@ -309,6 +314,29 @@ fn both_sides_open_at_once() {
     forward(&mut nat64, T0, &Wire::V4(stranger, mask(), tcp(99, port, ACK)));
     run_timers(&mut nat64, T0 + 10_000);
     assert_eq!(nat64.poll_packet(), None);
+}
+
+/// A SYN that waits is met by the connection that it opens and by no other.
+#[test]
+fn another_connection_meets_no_waiting_syn() {
+    let mut nat64 = nat("");
+    let port = established(&mut nat64, T0);
+    let syn = from4(tcp(1234, 62345, SYN));
+    assert_eq!(send(&mut nat64, T0, &syn.bytes()).0, Outcome::Consumed);
+    // To another port; and from a mapping that the IPv4 node hasn't written to.
+    let out = forward(&mut nat64, T0, &from6(tcp(4002, 1235, SYN)));
+    assert_ne!(source_port(&out), 62345);
+    let out = forward(&mut nat64, T0, &from6(tcp(4000, 1234, SYN)));
+    assert_eq!(source_port(&out), port);
+    let opening = sessions(&nat64, T0).into_iter().filter(|s| s.state == State::V6Init);
+    assert_eq!(opening.count(), 2);
+    run_timers(&mut nat64, T0 + 6_000);
+    let answer = nat64.poll_packet().expect("an ICMP error");
+    let expected = L4::Error { kind: 3, code: 3, rest: 0, inner: syn.bytes() };
+    assert_eq!(Wire::read(&answer.bytes), Wire::V4(mask(), n4(), expected));
+    // What answers a SYN opens nothing and doesn't wait.
+    let answer = from4(tcp(1234, 62345, SYN | ACK));
+    assert_eq!(dropped(&mut nat64, T0, &answer), DropReason::NoBib);
 }
 
 /// §3.5.3 and RFC 5508: an error reaches whoever sent the packet, both ways, and changes nothing.
@@ -416,11 +444,55 @@ fn errors_about_hairpinned_packets() {
     assert_eq!(inner, expected);
 }
 
+/// `drop-icmpv6-info` is about echoes, requests and replies; errors pass.
 #[test]
 fn icmpv6_queries_may_be_dropped() {
     let mut nat64 = nat_global(r#""drop-icmpv6-info": true"#);
     assert_eq!(dropped(&mut nat64, T0, &from6(ping(1))), DropReason::Filtered);
-    forward(&mut nat64, T0, &from6(udp(1, 2)));
+    assert_eq!(dropped(&mut nat64, T0, &from6(pong(1))), DropReason::Filtered);
+    assert_eq!(nat64.session_count(), 0);
+    let port = source_port(&forward(&mut nat64, T0, &from6(udp(1, 2))));
+    let inner = forward(&mut nat64, T0, &from4(udp(2, port))).bytes();
+    let error = L4::Error { kind: 1, code: 4, rest: 0, inner };
+    forward(&mut nat64, T0, &Wire::V6(n6(), embed(n4()), error));
+}
+
+/// An error comes from the router that sent it, or, without `source-icmpv6-errors-better`, from
+/// where the packet was to go.
+#[test]
+fn whom_errors_come_from() {
+    let router = a4("198.51.100.254");
+    for (better, source) in [(true, router), (false, n4())] {
+        let mut nat64 = nat_global(&format!(r#""source-icmpv6-errors-better": {better}"#));
+        let out = forward(&mut nat64, T0, &from6(udp(5000, 53)));
+        let error = L4::Error { kind: 11, code: 0, rest: 0, inner: out.bytes() };
+        let got = forward(&mut nat64, T0, &Wire::V4(router, mask(), error));
+        let mut inner = from6(udp(5000, 53)).bytes();
+        inner[7] = 64;
+        let error = L4::Error { kind: 3, code: 0, rest: 0, inner };
+        assert_eq!(got, Wire::V6(embed(source), n6(), error));
+    }
+}
+
+/// A BIB entry isn't enough for an error: it must be about a packet of a session. Nor may one
+/// come from pool6.
+#[test]
+fn errors_about_no_session_are_refused() {
+    let mut nat64 = nat(STATIC);
+    let error = |kind, inner: Wire| L4::Error { kind, code: 0, rest: 0, inner: inner.bytes() };
+    let from_router4 = |inner| Wire::V4(a4("198.51.100.254"), mask(), error(11, inner));
+    let from_router6 = |src, inner| Wire::V6(src, embed(n4()), error(3, inner));
+    let sent4 = Wire::V4(mask(), n4(), udp(61080, 53));
+    let sent6 = Wire::V6(embed(n4()), n6(), udp(53, 8080));
+    let router6 = a6("2001:db8::ffff");
+    let none = DropReason::NoSession;
+    assert_eq!(dropped(&mut nat64, T0, &from_router4(sent4.clone())), none);
+    assert_eq!(dropped(&mut nat64, T0, &from_router6(router6, sent6.clone())), none);
+    forward(&mut nat64, T0, &from6(udp(8080, 53)));
+    forward(&mut nat64, T0, &from_router4(sent4));
+    forward(&mut nat64, T0, &from_router6(router6, sent6.clone()));
+    let circle = from_router6(embed(a4("203.0.113.1")), sent6);
+    assert_eq!(dropped(&mut nat64, T0, &circle), DropReason::SourceInPool6);
 }
 
 /// §3.5.1.1: without a free transport address the IPv6 node is told, within reason.
@@ -516,133 +588,55 @@ fn an_expired_hop_limit_makes_no_session() {
     assert_eq!((src, dst), (embed(mask()), n6()));
 }
 
-/// Cuts an IPv6 packet without extension headers into fragments of `size` payload bytes.
-fn fragments6(packet: &Wire, size: usize, id: u32) -> Vec<Vec<u8>> {
-    let bytes = packet.bytes();
-    let chunks: Vec<_> = bytes[40..].chunks(size).collect();
-    let last = chunks.len() - 1;
-    chunks
-        .iter()
-        .enumerate()
-        .map(|(n, chunk)| {
-            let mut out = bytes[..40].to_vec();
-            out[4..6].copy_from_slice(&(chunk.len() as u16 + 8).to_be_bytes());
-            out[6] = 44;
-            let offset = (n * size) as u16 | u16::from(n < last);
-            out.extend([bytes[6], 0]);
-            out.extend(offset.to_be_bytes());
-            out.extend(id.to_be_bytes());
-            out.extend(*chunk);
-            out
-        })
-        .collect()
-}
+/// Likewise from one IPv6 node to another, and from IPv4; but a scan of pool4 isn't answered.
+#[test]
+fn an_expired_hop_limit_makes_no_session_anywhere() {
+    let mut nat64 = nat(STATIC);
+    let other = a6("2001:db8::9");
+    let mut turned = Wire::V6(other, embed(mask()), udp(4000, 61080)).bytes();
+    turned[7] = 1;
+    assert_eq!(send(&mut nat64, T0, &turned).0, Outcome::Drop(DropReason::TtlExpired));
+    let told = Wire::read(&nat64.poll_packet().unwrap().bytes);
+    let expected = L4::Error { kind: 3, code: 0, rest: 0, inner: turned.clone() };
+    assert_eq!(told, Wire::V6(embed(mask()), other, expected));
 
-fn fragments4(packet: &Wire, size: usize, id: u16) -> Vec<Vec<u8>> {
-    let bytes = packet.bytes();
-    let chunks: Vec<_> = bytes[20..].chunks(size).collect();
-    let last = chunks.len() - 1;
-    chunks
-        .iter()
-        .enumerate()
-        .map(|(n, chunk)| {
-            let mut out = bytes[..20].to_vec();
-            out[2..4].copy_from_slice(&(chunk.len() as u16 + 20).to_be_bytes());
-            out[4..6].copy_from_slice(&id.to_be_bytes());
-            let offset = (n * size / 8) as u16 | if n < last { 0x2000 } else { 0 };
-            out[6..8].copy_from_slice(&offset.to_be_bytes());
-            out[10..12].fill(0);
-            let sum = checksum(&out);
-            out[10..12].copy_from_slice(&sum.to_be_bytes());
-            out.extend(*chunk);
-            out
-        })
-        .collect()
-}
-
-/// Puts translated fragments together again: what the receiver would get.
-fn reassemble(mut fragments: Vec<Vec<u8>>) -> Wire {
-    let v6 = fragments[0][0] >> 4 == 6;
-    let offset = |f: &Vec<u8>| {
-        if v6 {
-            usize::from(u16::from_be_bytes([f[42], f[43]]) & !7)
-        } else {
-            usize::from(u16::from_be_bytes([f[6], f[7]]) & 0x1fff) * 8
-        }
+    let expired4 = |port| {
+        let mut bytes = from4(udp(53, port)).bytes();
+        bytes[8] = 1;
+        bytes[10..12].fill(0);
+        let sum = checksum(&bytes[..20]);
+        bytes[10..12].copy_from_slice(&sum.to_be_bytes());
+        bytes
     };
-    fragments.sort_by_key(offset);
-    let mut payload: Vec<u8> = Vec::new();
-    for fragment in &fragments {
-        assert_eq!(offset(fragment), payload.len(), "no hole, no overlap");
-        payload.extend(&fragment[if v6 { 48 } else { 20 }..]);
-    }
-    let mut whole = fragments[0][..if v6 { 40 } else { 20 }].to_vec();
-    if v6 {
-        whole[6] = fragments[0][40];
-        whole[4..6].copy_from_slice(&(payload.len() as u16).to_be_bytes());
-    } else {
-        whole[2..4].copy_from_slice(&(payload.len() as u16 + 20).to_be_bytes());
-        whole[6..8].fill(0);
-        whole[10..12].fill(0);
-        let sum = checksum(&whole);
-        whole[10..12].copy_from_slice(&sum.to_be_bytes());
-    }
-    whole.extend(payload);
-    Wire::read(&whole)
+    let (mapped, unmapped) = (expired4(61080), expired4(61081));
+    assert_eq!(send(&mut nat64, T0, &mapped).0, Outcome::Drop(DropReason::TtlExpired));
+    let told = Wire::read(&nat64.poll_packet().unwrap().bytes);
+    let expected = L4::Error { kind: 11, code: 0, rest: 0, inner: mapped.clone() };
+    assert_eq!(told, Wire::V4(mask(), n4(), expected));
+    assert_eq!(send(&mut nat64, T0, &unmapped).0, Outcome::Drop(DropReason::NoBib));
+    assert_eq!((nat64.session_count(), nat64.poll_packet()), (0, None));
+    assert_eq!(nat64.stats.value(Counter::IcmpErrorsSent), 2);
+
+    turned[7] = 2;
+    let (outcome, bytes) = send(&mut nat64, T0, &turned);
+    assert_eq!((outcome, bytes[7], nat64.session_count()), (Outcome::Forward, 1, 2));
+    // A session that is there gets no more time by what doesn't leave.
+    forward(&mut nat64, T0, &from4(udp(53, 61080)));
+    send(&mut nat64, T0 + 1000, &mapped);
+    assert!(sessions(&nat64, T0 + 1000).iter().all(|session| session.lifetime_ms == 299_000));
 }
 
-fn deliver(nat64: &mut Nat64, now: Time, fragments: &[Vec<u8>], order: &[usize]) -> Vec<Vec<u8>> {
-    let mut out = Vec::new();
-    for &n in order {
-        match send(nat64, now, &fragments[n]) {
-            (Outcome::Forward, bytes) => out.push(bytes),
-            (Outcome::Consumed, _) => {}
-            (other, _) => panic!("{other:?}"),
-        }
-        out.extend(std::iter::from_fn(|| nat64.poll_packet()).map(|p| p.bytes));
-    }
-    out
-}
-
-/// §3.4: fragments in any order, both directions.
+/// RFC 7915 §5.1: a packet that brings no identification gets one of its own.
 #[test]
-fn fragments_in_any_order() {
-    let payload: Vec<u8> = (0..4000u32).map(|n| (n % 251) as u8).collect();
-    let big = |src, dst| L4::Udp { src, dst, payload: payload.clone() };
-    for (id, order) in [[0, 1, 2, 3], [3, 2, 1, 0], [1, 0, 3, 2], [2, 3, 0, 1]].iter().enumerate() {
-        let mut nat64 = nat("");
-        let pieces = fragments6(&from6(big(5000, 53)), 1200, id as u32 + 70_000);
-        let out = reassemble(deliver(&mut nat64, T0, &pieces, order));
-        let port = source_port(&out);
-        assert_eq!(out, Wire::V4(mask(), n4(), big(port, 53)));
-
-        let pieces = fragments4(&from4(big(53, port)), 1200, id as u16);
-        let back = reassemble(deliver(&mut nat64, T0, &pieces, order));
-        assert_eq!(back, Wire::V6(embed(n4()), n6(), big(53, 5000)));
-        assert_eq!(nat64.session_count(), 1);
-    }
-}
-
-/// §3.4: what never becomes whole is forgotten after two seconds; a first fragment that goes
-/// nowhere takes the others along.
-#[test]
-fn fragments_that_go_nowhere() {
+fn identifications_differ() {
     let mut nat64 = nat("");
-    let big = L4::Udp { src: 53, dst: 61001, payload: vec![1; 3000] };
-    let pieces = fragments4(&from4(big), 1200, 5);
-    for piece in &pieces[1..] {
-        assert_eq!(send(&mut nat64, T0, piece).0, Outcome::Consumed);
-    }
-    assert_eq!(send(&mut nat64, T0, &pieces[0]).0, Outcome::Drop(DropReason::NoBib));
-    assert_eq!(nat64.stats.dropped(DropReason::FragmentRefused), 2);
-    assert_eq!(send(&mut nat64, T0, &pieces[1]).0, Outcome::Drop(DropReason::FragmentRefused));
-
-    let later = T0 + 2_000;
-    run_timers(&mut nat64, later);
-    assert_eq!(send(&mut nat64, later, &pieces[1]).0, Outcome::Consumed);
-    run_timers(&mut nat64, later + 2_000);
-    assert_eq!(nat64.stats.dropped(DropReason::FragmentTimeout), 1);
-    assert_eq!((nat64.poll_timeout(), nat64.poll_packet()), (None, None));
+    let mut ident = || {
+        let (_, bytes) = send(&mut nat64, T0, &from6(udp(5000, 53)).bytes());
+        assert_eq!(bytes[6..8], [0, 0], "it may be fragmented");
+        u16::from_be_bytes([bytes[4], bytes[5]])
+    };
+    let first = ident();
+    assert_eq!([ident(), ident()], [first.wrapping_add(1), first.wrapping_add(2)]);
 }
 
 /// Bursts are looked ahead into; what the first packet changes the second must see.
