@@ -224,6 +224,8 @@ counters! {
         FrameVersion = "sync_frame_version",
         /// Frames of another cluster.
         FrameCluster = "sync_frame_cluster",
+        /// Frames with flags that this version has no meaning for.
+        FrameFlags = "sync_frame_flags",
         /// Frames that no key of ours opens.
         FrameAuthentication = "sync_frame_authentication",
         /// Frames received before, or from an earlier incarnation of their node.

@@ -317,7 +317,7 @@ impl Repeated {
 pub(crate) struct Events {
     queue: VecDeque<Event>,
     forgotten: u64,
-    refused: [Repeated; 4],
+    refused: [Repeated; 5],
     own_identity: Repeated,
     too_many: Repeated,
     joold_heard: Repeated,
@@ -349,6 +349,7 @@ impl Events {
             FrameError::Version(_) => 1,
             FrameError::Cluster => 2,
             FrameError::Malformed => 3,
+            FrameError::Flags(_) => 4,
             FrameError::NotForUs | FrameError::Own => return,
         };
         if let Some(count) = self.refused[cause].tell(now) {

@@ -200,6 +200,8 @@ pub enum FrameError {
     Version(u8),
     /// Of another cluster.
     Cluster,
+    /// With these flags that this version has no meaning for.
+    Flags(u8),
     /// For another node; nothing is wrong with it.
     NotForUs,
     /// One of our own frames, come back; nothing is wrong with it.
@@ -218,6 +220,7 @@ impl FrameError {
             Self::Malformed => Counter::FrameMalformed,
             Self::Version(_) => Counter::FrameVersion,
             Self::Cluster => Counter::FrameCluster,
+            Self::Flags(_) => Counter::FrameFlags,
             Self::Authentication { .. } => Counter::FrameAuthentication,
             Self::NotForUs | Self::Own => return None,
         })
@@ -230,6 +233,7 @@ impl fmt::Display for FrameError {
             Self::Malformed => f.write_str("not a frame"),
             Self::Version(version) => write!(f, "protocol version {version}, not {VERSION}"),
             Self::Cluster => f.write_str("another cluster"),
+            Self::Flags(flags) => write!(f, "unknown flags {flags:#04x}; is its sender newer?"),
             Self::NotForUs => f.write_str("for another node"),
             Self::Own => f.write_str("our own frame"),
             Self::Authentication { node } => write!(f, "no key opens it (claims node {node})"),
@@ -372,6 +376,10 @@ impl Keyring {
         if node == 0 {
             return Err(FrameError::Malformed);
         }
+        let known = FLAG_PLAINTEXT | if kind == Kind::Update { FLAG_URGENT } else { 0 };
+        if flags & !known != 0 {
+            return Err(FrameError::Flags(flags & !known));
+        }
         let urgent = flags & FLAG_URGENT != 0;
         let header = Header { kind, node, to, epoch, seq, count, urgent };
         Ok((header, flags & FLAG_PLAINTEXT != 0))
@@ -491,6 +499,24 @@ mod tests {
         let mut other = Keyring::new(&[K1], &other).unwrap();
         assert_eq!(other.open(&sealed), Err(FrameError::Cluster));
         assert_eq!(keyring(3, &[K1]).open(b"GET / HTTP/1.1"), Err(FrameError::Malformed));
+    }
+
+    #[test]
+    fn flags_without_a_meaning_are_refused() {
+        let config = |node| SyncConfig { plaintext: true, ..SyncConfig::new(node, "campus", 7) };
+        let open = |kind: Kind, flags: u8| {
+            let mut clear = Keyring::new(&[], &config(1)).unwrap().seal(frame(0, b"body"));
+            (clear[5], clear[6]) = (kind as u8, FLAG_PLAINTEXT | flags);
+            Keyring::new(&[], &config(2)).unwrap().open(&clear).map(|open| open.header.urgent)
+        };
+        assert_eq!(open(Kind::Update, 0), Ok(false));
+        assert_eq!(open(Kind::Update, FLAG_URGENT), Ok(true));
+        for bit in 2..8 {
+            assert_eq!(open(Kind::Update, 1 << bit), Err(FrameError::Flags(1 << bit)));
+        }
+        // Nothing but an update is answered with an ACK.
+        assert_eq!(open(Kind::Nack, FLAG_URGENT | 128), Err(FrameError::Flags(130)));
+        assert_eq!(FrameError::Flags(4).counter(), Some(Counter::FrameFlags));
     }
 
     #[test]
