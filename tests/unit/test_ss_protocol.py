@@ -9,7 +9,7 @@ import json
 import struct
 import time
 from collections.abc import Callable
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import NamedTuple
 
 import pytest
@@ -22,6 +22,8 @@ HEADER = struct.Struct(">4sBBBB4sHHQQHH")
 GREETING = struct.Struct(">HQQQQ")
 SESSION = struct.Struct(">B16sH4sH4sHII")
 HELLO, BYE, UPDATE, NACK, SNAPSHOT_REQUEST, SNAPSHOT, DIGEST_REQUEST, DIGESTS = range(1, 9)
+ACK, PULL, PULLED = range(9, 12)
+URGENT = 2
 END = 0xFFFFFFFF
 ONES = 0xFFFFFFFFFFFFFFFF
 
@@ -157,13 +159,13 @@ class Peer:
         self.greets = b""
         self.heard: list[Frame] = []
 
-    def send(self, kind: int, body: bytes, *, to: int = 0, count: int = 0) -> int:
+    def send(self, kind: int, body: bytes, *, to: int = 0, count: int = 0, flags: int = 0) -> int:
         """The number that `receive_frames` gives: ours if the frame was taken."""
         self.seq += 1
         length = HEADER.size + len(body) + 16
         head = HEADER.pack(
-            b"jsyn", 1, kind, 0, 0, cluster_id(CLUSTER), self.NODE, to, self.epoch, self.seq, count,
-            length,
+            b"jsyn", 1, kind, flags, 0, cluster_id(CLUSTER), self.NODE, to, self.epoch, self.seq,
+            count, length,
         )  # fmt: skip
         key, nonce = derived(self.NODE, self.epoch), bytes(4) + struct.pack(">Q", self.seq)
         sealed = chacha20(key, nonce, body)
@@ -319,6 +321,102 @@ def test_digests_are_those_of_the_page(peer: Peer) -> None:
         assert number == 3
         got |= dict(enumerate(struct.unpack_from(f">{frame.entries}Q", frame.body, 6), first))
     assert [got[bucket] for bucket in range(1024)] == expected
+
+
+def test_an_urgent_update_is_acknowledged(peer: Peer) -> None:
+    assert peer.send(UPDATE, struct.pack(">Q", 1) + session(61_001), count=1, flags=URGENT) == 2
+    ack = peer.get(ACK)
+    assert (ack.to, ack.entries, ack.body) == (2, 0, struct.pack(">QQ", 1, 1))
+    # An update that isn't urgent is not answered, one behind a gap by what is here for certain.
+    peer.send(UPDATE, struct.pack(">Q", 2) + session(61_002), count=1)
+    peer.get(HELLO)
+    assert ACK not in {frame.kind for frame in peer.heard}
+    peer.send(UPDATE, struct.pack(">Q", 4) + session(61_004), count=1, flags=URGENT)
+    assert peer.get(ACK).body == struct.pack(">QQ", 1, 2)
+    # One that was here before is answered too, with all that is here by now.
+    peer.send(UPDATE, struct.pack(">Q", 3) + session(61_003), count=1)
+    peer.send(UPDATE, struct.pack(">Q", 1) + session(61_001), count=1, flags=URGENT)
+    assert peer.get(ACK).body == struct.pack(">QQ", 1, 4)
+
+
+def ask(number: int, src: tuple[str, int], dst4: tuple[str, int], *, protocol: int = 0) -> bytes:
+    """A question by mask or by IPv6 node, after which `src` looks."""
+    kind = 0x40 if ":" in src[0] else 0
+    packed = [ip_address(addr).packed + struct.pack(">H", port) for addr, port in (src, dst4)]
+    return struct.pack(">QB", number, kind | protocol << 4) + b"".join(packed)
+
+
+def read_answers(frame: Frame) -> dict[int, bytes | None]:
+    """By question, the session without its lifetime, or None."""
+    answers: dict[int, bytes | None] = {}
+    rest = frame.body
+    while rest:
+        number, found = struct.unpack_from(">QB", rest)
+        assert found in {0, 1}
+        rest = rest[9:]
+        if found:
+            assert 0 < int.from_bytes(rest[35:39]) <= 9_000_000
+        answers[number] = rest[:35] if found else None
+        rest = rest[39 * found :]
+    assert len(answers) == frame.entries
+    return answers
+
+
+def test_questions_are_answered(peer: Peer) -> None:
+    records = [session(61_001), session(61_002, version=5)]
+    peer.send(UPDATE, struct.pack(">Q", 1) + b"".join(records), count=2)
+    known, stranger = ("203.0.113.24", 443), ("203.0.113.99", 9)
+    questions = [
+        ask(1, ("192.0.2.1", 61_001), known),
+        ask(2, ("2001:db8::8", 61_002), known),
+        # Any session of the mapping, if it has none with this IPv4 node.
+        ask(3, ("192.0.2.1", 61_002), stranger),
+        ask(1 << 63, ("192.0.2.1", 61_003), known),
+        ask(5, ("2001:db8::8", 61_001), known, protocol=1),
+    ]
+    assert peer.send(PULL, b"".join(questions), to=1, count=5) == 2
+    pulled = peer.get(PULLED)
+    assert pulled.to == 2
+    assert read_answers(pulled) == {
+        1: records[0][:35],
+        2: records[1][:35],
+        3: records[1][:35],
+        1 << 63: None,
+        5: None,
+    }
+
+
+def test_at_most_64_questions_are_answered(peer: Peer) -> None:
+    mask, node = ("192.0.2.1", 61_001), ("203.0.113.24", 443)
+    body = b"".join(ask(number, mask, node) for number in range(70))
+    assert peer.send(PULL, body, count=70) == 2
+    peer.get(HELLO)
+    frames = [frame for frame in peer.heard if frame.kind == PULLED]
+    assert sum(frame.entries for frame in frames) == 64
+    answers = [number for frame in frames for number in read_answers(frame)]
+    assert answers == list(range(64))
+
+
+def test_an_answer_is_taken_like_an_update_that_comes_late(peer: Peer) -> None:
+    peer.send(UPDATE, struct.pack(">Q", 1) + session(61_001), count=1)
+    peer.send(UPDATE, struct.pack(">Q", 2) + removal(61_001, version=2), count=1)
+    # The first was removed; nobody has asked for the others, which does no harm.
+    body = struct.pack(">QB", 7, 1) + session(61_001) + struct.pack(">QB", 8, 0)
+    body += struct.pack(">QB", 9, 1) + session(61_002)
+    assert peer.send(PULLED, body, to=1, count=3) == 2
+    rows, _ = peer.other.sessions(None, 0, 100_000)
+    assert [row["src6_port"] for row in rows] == [61_002]
+
+
+@pytest.mark.parametrize(("kind", "flags"), [(UPDATE, 4), (UPDATE, 0x82), (PULL, URGENT)])
+def test_unknown_flags_are_refused(peer: Peer, kind: int, flags: int) -> None:
+    body = struct.pack(">Q", 1) + session(61_001)
+    assert peer.send(kind, body, count=1, flags=flags) == 0
+    counters = {name: value for name, _, value in peer.other.stats()}
+    assert counters["sync_frame_flags"] == 1
+    (event,) = [text for text in peer.other.take_events() if "flags" in text]
+    assert "newer" in event
+    assert peer.other.sessions(None, 0, 100_000)[0] == []
 
 
 def test_a_recording_of_another_epoch_is_not_believed(peer: Peer) -> None:
