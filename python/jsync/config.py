@@ -79,6 +79,7 @@ class SyncSection(Section):
     dead_interval: Duration | None = None
     join_timeout: Duration | None = None
     flush_deadline: Duration | None = None
+    max_sessions_per_frame: int | None = None
     durability: Literal["async", "sent", "acked"] = "async"
     acked_timeout: Duration | None = None
     pull: bool | None = None
@@ -216,6 +217,7 @@ class Settings:
             "plaintext": self.sync.plaintext or not self.sync.key_files,
             "durability": self.sync.durability,
             "pull": self.sync.pull,
+            "max-sessions-per-frame": self.sync.max_sessions_per_frame,
             "allow-mismatch": self.sync.allow_mismatch,
         }
         for key in SYNC_DURATIONS:

@@ -52,7 +52,7 @@ def test_what_is_not_said_has_defaults() -> None:
 
 def test_the_engine_takes_both_parts() -> None:
     text = CLUSTER + 'hello-interval = "0.1s"\ndead-interval = 300\n'
-    text += 'durability = "acked"\npull-timeout = "80ms"\n'
+    text += 'durability = "acked"\npull-timeout = "80ms"\nmax-sessions-per-frame = 8\n'
     text += 'allow-mismatch = ["timeouts"]\n[nat64.global]\n'
     settings = parse(text + 'tcp-est-timeout = "2:00:05"\nudp-timeout = 300\n')
     nat64 = json.loads(settings.nat64_json())
@@ -66,6 +66,7 @@ def test_the_engine_takes_both_parts() -> None:
         "plaintext": False,
         "durability": "acked",
         "pull": None,
+        "max-sessions-per-frame": 8,
         "allow-mismatch": ["timeouts"],
         "pull-timeout": 80,
         "hello-interval": 100,
@@ -178,6 +179,10 @@ def test_the_engines_complaints_get_lines(text: str, words: list[str]) -> None:
         (("interface =", "group = '10.0.0.1'\ninterface ="), [":11: sync.group", "no multicast"]),
         (("interface =", "group = 'x'\ninterface ="), [":11: sync.group", "not an IP address"]),
         (("interface =", "port = 0\ninterface ="), [":11: sync.port"]),
+        (
+            ("interface =", "max-sessions-per-frame = '8'\ninterface ="),
+            [":11: sync.max-sessions-per-frame", "Expected int"],
+        ),
         (("interface =", "ttl = 0\ninterface ="), [":11: sync.ttl"]),
         (("interface =", "listen = '::1'\ninterface ="), [":11: sync.listen", "no meaning"]),
         (("interface =", "hello-interval = 'x'\ninterface ="), [":11: sync.hello-interval"]),

@@ -61,6 +61,7 @@ def test_what_is_no_json_is_a_configuration_error() -> None:
         ({"node": 0}, [SECRET], "node: must be 1 to 65535"),
         ({"node": 70000}, [SECRET], "node: invalid value"),
         ({"flush": 1}, [SECRET], "flush: unknown field"),
+        ({"max-sessions-per-frame": 0}, [SECRET], "max-sessions-per-frame: 0 is outside 1 to"),
         ({}, [], "key-files: name a key"),
         ({"plaintext": True}, [SECRET], "plaintext: is set although there is a key"),
     ],

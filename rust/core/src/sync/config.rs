@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 use crate::config::ConfigError;
 use crate::sync::digest::Field;
 use crate::sync::frame::{HEADER_LEN, TAG_LEN};
+use crate::sync::message::UPDATE_HEAD_LEN;
+use crate::sync::record::UPSERT_LEN;
 
 /// The smallest `max-frame`: room for a header, a tag and a HELLO that greets one peer.
 pub const MIN_MAX_FRAME: u16 = 256;
@@ -53,6 +55,10 @@ pub struct SyncConfig {
     /// The largest frame in bytes, all told: what the transport carries without fragments.
     #[serde(default = "max_frame")]
     pub max_frame: u16,
+    /// The most changes in an update; by default as many as fit the frame. Fewer leave sooner, and
+    /// cost more frames.
+    #[serde(default)]
+    pub max_sessions_per_frame: Option<u16>,
     /// Parts of the configuration in which peers may differ and are synchronised with all the same.
     #[serde(default)]
     pub allow_mismatch: Vec<Field>,
@@ -114,6 +120,7 @@ impl SyncConfig {
             join_timeout: join_timeout(),
             flush_deadline: flush_deadline(),
             max_frame: max_frame(),
+            max_sessions_per_frame: None,
             plaintext: false,
             durability: Durability::Async,
             acked_timeout: acked_timeout(),
@@ -143,7 +150,10 @@ impl SyncConfig {
             ("pull-timeout", self.pull_timeout, 1, 1_000),
             ("max-frame", u32::from(self.max_frame), MIN_MAX_FRAME.into(), u16::MAX.into()),
         ];
-        for (key, value, min, max) in ranges {
+        let most = changes_in(u16::MAX) as u32;
+        let per_frame = self.max_sessions_per_frame;
+        let per_frame = per_frame.map(|n| ("max-sessions-per-frame", n.into(), 1, most));
+        for (key, value, min, max) in ranges.into_iter().chain(per_frame) {
             if !(min..=max).contains(&value) {
                 return Err(ConfigError(format!("{key}: {value} is outside {min} to {max}")));
             }
@@ -162,6 +172,17 @@ impl SyncConfig {
     pub(crate) fn max_body(&self) -> usize {
         usize::from(self.max_frame) - HEADER_LEN - TAG_LEN
     }
+
+    /// How many changes fill an update.
+    pub(crate) fn changes_per_update(&self) -> usize {
+        let fit = changes_in(self.max_frame);
+        self.max_sessions_per_frame.map_or(fit, |most| fit.min(most.into()))
+    }
+}
+
+/// Changes that fit an update in a sealed frame of so many bytes.
+fn changes_in(frame: u16) -> usize {
+    (usize::from(frame) - HEADER_LEN - TAG_LEN - UPDATE_HEAD_LEN) / UPSERT_LEN
 }
 
 #[cfg(test)]
@@ -189,6 +210,14 @@ mod tests {
             (SyncConfig { hello_interval: 1, ..good.clone() }, "hello-interval"),
             (SyncConfig { dead_interval: 600, ..good.clone() }, "dead-interval"),
             (SyncConfig { max_frame: 100, ..good.clone() }, "max-frame"),
+            (
+                SyncConfig { max_sessions_per_frame: Some(0), ..good.clone() },
+                "max-sessions-per-frame: 0 is outside 1 to 1678",
+            ),
+            (
+                SyncConfig { max_sessions_per_frame: Some(1679), ..good.clone() },
+                "max-sessions-per-frame: 1679 is outside",
+            ),
         ] {
             let error = config.validate().unwrap_err().to_string();
             assert!(error.starts_with(key), "{error}");

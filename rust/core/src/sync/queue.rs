@@ -65,25 +65,19 @@ impl Outgoing {
         (self.flushing, self.full) = (false, false);
     }
 
-    /// How many changes fill a frame.
-    pub fn room(max_body: usize) -> usize {
-        (max_body - UPDATE_HEAD_LEN) / UPSERT_LEN
-    }
-
-    /// The next update, if one is due; `on_remove` sees the removals in it.
+    /// The next update of up to `room` changes, if one is due; `on_remove` sees the removals in it.
     pub fn next_update(
         &mut self,
         now: Time,
-        max_body: usize,
+        room: usize,
         sessions: &mut impl Sessions,
         mut on_remove: impl FnMut(&SessionKey, u32),
     ) -> Option<Body> {
-        let room = Self::room(max_body);
         if !self.flushing && (!self.full || sessions.changes_pending() < room) {
             self.full = false;
             return None;
         }
-        let mut buf = Transmit::buffer(max_body);
+        let mut buf = Transmit::buffer(UPDATE_HEAD_LEN + room * UPSERT_LEN);
         buf.extend_from_slice(&(self.last + 1).to_be_bytes());
         let mut count = 0;
         while usize::from(count) < room {

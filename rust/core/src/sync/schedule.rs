@@ -12,7 +12,7 @@ use crate::sync::frame::{Header, Kind, Transmit};
 use crate::sync::member::{Sync, random};
 use crate::sync::message::{self, DigestsHead, Greeting, Hello, MAX_NACK_RANGES};
 use crate::sync::peer::{Incarnation, Input, State};
-use crate::sync::queue::{Body, Outgoing};
+use crate::sync::queue::Body;
 use crate::sync::resync::{Fetch, Plan, Question};
 use crate::table::Holding;
 use crate::time::Time;
@@ -122,7 +122,7 @@ impl Sync {
         if pending == 0 || !self.tracking {
             return;
         }
-        outgoing.full = pending >= Outgoing::room(self.config.max_body());
+        outgoing.full = pending >= self.config.changes_per_update();
         if self.config.flush_deadline == 0 {
             outgoing.flushing = true;
         } else if !outgoing.flushing && outgoing.flush_at.is_none() {
@@ -421,11 +421,11 @@ impl Sync {
     }
 
     fn update_frame(&mut self, now: Time, sessions: &mut impl Sessions) -> Option<Transmit> {
-        let max_body = self.config.max_body();
+        let room = self.config.changes_per_update();
         let graves = &mut self.graves;
         // A snapshot that is on its way here may still have what we have just removed.
         let fetching = self.fetch.is_some();
-        let body = self.outgoing.next_update(now, max_body, sessions, |key, version| {
+        let body = self.outgoing.next_update(now, room, sessions, |key, version| {
             if fetching {
                 graves.bury(now, *key, version);
             }

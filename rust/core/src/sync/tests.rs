@@ -121,6 +121,7 @@ struct Net {
     random: u64,
     epochs: u64,
     max_frame: u16,
+    max_sessions_per_frame: Option<u16>,
     allow_mismatch: Vec<Field>,
 }
 
@@ -136,6 +137,7 @@ impl Net {
             random: 1,
             epochs: 0,
             max_frame: 1400,
+            max_sessions_per_frame: None,
             allow_mismatch: Vec::new(),
         }
     }
@@ -150,6 +152,7 @@ impl Net {
         let allow_mismatch = self.allow_mismatch.clone();
         let own = SyncConfig {
             max_frame,
+            max_sessions_per_frame: self.max_sessions_per_frame,
             allow_mismatch,
             ..SyncConfig::new(node, "campus", self.epochs)
         };
@@ -671,6 +674,25 @@ fn a_full_frame_does_not_wait() {
     assert_eq!(net.members[&2].table.sessions.len(), 34);
     net.run(6);
     net.assert_equal();
+}
+
+#[test]
+fn as_many_as_may_share_a_frame_do_not_wait_for_others() {
+    let mut net = Net::new();
+    net.max_sessions_per_frame = Some(8);
+    net.start(1);
+    net.start(2);
+    net.run(3000);
+    net.recorded.clear();
+    (0..20).for_each(|number| net.at(1).table.create(number));
+    net.run(2);
+    assert_eq!(net.members[&2].table.sessions.len(), 16);
+    net.run(6);
+    net.assert_equal();
+    let mut keyring = Keyring::new(&[[1; 32]], &SyncConfig::new(3, "campus", 99)).unwrap();
+    let frames = net.recorded.iter().map(|bytes| keyring.open(bytes).unwrap().header);
+    let updates = frames.filter(|header| header.kind == frame::Kind::Update);
+    assert_eq!(updates.map(|header| header.count).collect::<Vec<_>>(), [8, 8, 4]);
 }
 
 #[test]
