@@ -14,6 +14,9 @@ SCHEDULES ?= 2000
 # Seconds for each target of `make fuzz`, and each transport of `make soak`.
 SECONDS ?= 60
 FUZZ_TARGETS := wire frame joold node
+# Sanitizers are a nightly compiler's; a stable one has them too, if it is told to let them be used.
+FUZZ_CARGO = $(shell rustup run nightly rustc -V >/dev/null 2>&1 \
+	&& echo cargo +nightly || echo RUSTC_BOOTSTRAP=1 cargo)
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -64,10 +67,10 @@ interop-figures: setup ## jsync and joold with the sessions of a real Jool, comp
 sim: ## seeded schedules of a cluster on a bad network; SCHEDULES=n
 	cargo run --release --quiet -p jsync-sim --bin sim -- $(SCHEDULES)
 
-fuzz: ## each fuzz target for SECONDS; needs nightly Rust, installs cargo-fuzz
+fuzz: ## each fuzz target for SECONDS, on nightly Rust or without it on stable; installs cargo-fuzz
 	@command -v cargo-fuzz >/dev/null || cargo install --quiet cargo-fuzz
 	@for target in $(FUZZ_TARGETS); do \
-		cargo +nightly fuzz run --fuzz-dir rust/fuzz --features libfuzzer $$target -- \
+		$(FUZZ_CARGO) fuzz run --fuzz-dir rust/fuzz --features libfuzzer $$target -- \
 			-max_total_time=$(SECONDS) -print_final_stats=1 || exit 1; \
 	done
 

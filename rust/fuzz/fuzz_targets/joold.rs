@@ -1,4 +1,4 @@
-//! `cargo +nightly fuzz run joold`: see `jsync_fuzz::joold`.
+//! `make fuzz` runs it: see `jsync_fuzz::joold`.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| jsync_fuzz::joold(data));

@@ -19,7 +19,8 @@ const MAX_INPUT: usize = 4096;
 
 fn config() -> Config {
     serde_json::from_str(
-        r#"{"pool4": [{"prefix": "192.0.2.1", "ports": "61001-61016"}],
+        r#"{"pool4": [{"prefix": "192.0.2.1", "ports": "61001-61016"},
+                      {"prefix": "192.0.2.1", "ports": "61009-61020", "mark": 1}],
             "bib": [{"protocol": "tcp", "ipv6": "2001:db8::8#80", "ipv4": "192.0.2.1#61001"},
                     {"protocol": "udp", "ipv6": "2001:db8::8#53", "ipv4": "192.0.2.1#61002"},
                     {"protocol": "icmp", "ipv6": "2001:db8::8#7", "ipv4": "192.0.2.1#61003"}],
@@ -34,11 +35,12 @@ fn nat64() -> Nat64 {
 
 /// Hands `packet` over and judges all that comes out: every packet is well-formed, and a right
 /// transport checksum stays right.
-fn translate(nat64: &mut Nat64, now: Time, packet: &[u8]) {
+fn translate(nat64: &mut Nat64, now: Time, packet: &[u8], mark: u32) {
     let before = well_formed(packet).ok().map(|()| transport_checksum(packet));
     let mut buffer = vec![0; HEADROOM];
     buffer.extend_from_slice(packet);
     let mut burst = [Packet::new(&mut buffer, HEADROOM, packet.len(), Offload::default())];
+    burst[0].mark = mark;
     nat64.handle_packets(now, &mut burst);
     match burst[0].outcome {
         Outcome::Pending => panic!("a packet was left pending"),
@@ -70,7 +72,7 @@ pub fn wire(data: &[u8]) {
     while let [high, low, tail @ ..] = rest {
         let len = usize::from(u16::from_be_bytes([*high & 7, *low])).min(tail.len());
         let (packet, next) = tail.split_at(len);
-        translate(&mut nat64, now, packet);
+        translate(&mut nat64, now, packet, 0);
         now = now + u64::from(*high >> 3);
         rest = next;
     }
@@ -167,8 +169,8 @@ fn drain(node: &mut Node, now: Time) {
     while node.poll_event().is_some() {}
 }
 
-/// Each four bytes are a step: packets of a few hosts and ports in both directions with any TCP
-/// flags, and time that passes. So the state machine is reached, which random bytes hardly do.
+/// Each four bytes are a step: packets of a few hosts, ports and marks in both directions with any
+/// TCP flags, and time that passes. So the state machine is reached, which random bytes hardly do.
 ///
 /// # Panics
 /// If the translator sends something that is no packet, breaks a checksum, or holds more than it may.
@@ -182,7 +184,11 @@ pub fn node(data: &[u8]) {
                 now = now + (u64::from(host) << (port & 15));
                 nat64.handle_timeout(now);
             }
-            kind => translate(&mut nat64, now, &packet(kind, host, port, flags)),
+            kind => {
+                // No entry of pool4 has the marks 2 and 3.
+                let mark = u32::from(what >> 3 & 3);
+                translate(&mut nat64, now, &packet(kind, host, port, flags), mark);
+            }
         }
         assert!(nat64.session_count() <= nat64.config().max_sessions);
     }
