@@ -62,6 +62,10 @@ fn error_about_a_ping_6to4() {
 fn hairpinned_error() {
     let got = turn(&hex(HAIRPIN_ERROR_IN), n6(40000), e6("64:ff9b::192.0.2.1", 61002)).unwrap();
     assert_bytes(&got, &hex(HAIRPIN_ERROR_OUT));
+    let mut bytes = hex(HAIRPIN_ERROR_IN);
+    bytes[7] = 1;
+    let got = turn(&bytes, n6(40000), e6("64:ff9b::192.0.2.1", 61002));
+    assert_eq!(got, Err(Refusal::Drop(DropReason::TtlExpired)));
 }
 
 /// What the parser says of the quoted packet.
