@@ -25,6 +25,7 @@ use crate::sync::pull::Pulls;
 use crate::sync::queue::Outgoing;
 use crate::sync::record;
 use crate::sync::resync::{Fetch, Plan, Serve};
+use crate::sync::schedule::JOIN_PATIENCE;
 use crate::sync::sequence::Arrival;
 use crate::table::{Change, Holding, Learned};
 use crate::time::Time;
@@ -66,8 +67,8 @@ pub struct Sync {
     /// See [`Hello::generation`].
     pub(super) generation: u32,
     pub(super) graves: Graves,
-    /// Nobody was up, and now somebody is: sessions of meanwhile are missing.
-    pub(super) cut_off: bool,
+    /// Nobody was up, and now somebody is: until when its sessions of meanwhile are waited for.
+    pub(super) cut_off: Option<Time>,
     /// pool4 has slices: several nodes translate at once.
     pub(super) slices: bool,
     /// Which packets wait.
@@ -110,7 +111,7 @@ impl Sync {
             work_at: None,
             generation: 0,
             graves: Graves::default(),
-            cut_off: false,
+            cut_off: None,
             slices: has_slices(nat64),
             holding: Holding::default(),
             durable: Durable::default(),
@@ -142,7 +143,7 @@ impl Sync {
     /// The peer whose sessions are still missing after nobody was heard for a while.
     pub fn catching_up(&self) -> Option<u16> {
         let missed = |(_, known): &(u16, &Incarnation)| known.is_up() && known.is_behind();
-        if self.cut_off { Some(self.peers.known().find(missed)?.0) } else { None }
+        self.cut_off.and_then(|_| Some(self.peers.known().find(missed)?.0))
     }
 
     /// Every peer heard since the start, by number.
@@ -270,7 +271,7 @@ impl Sync {
         let incarnation = Incarnation::new(candidate, now, hello.last);
         let (node, epoch) = (header.node, header.epoch);
         *peer = Peer { known: Some(incarnation), candidate: None };
-        self.met(node);
+        self.met(now, node);
         self.forget_transfers(node);
         if restarted {
             self.events.push(Event::PeerRestarted { node, epoch });
@@ -322,7 +323,7 @@ impl Sync {
                 known.heard = now;
                 known.frames += 1;
                 if self.step(node, Input::Heard) {
-                    self.met(node);
+                    self.met(now, node);
                     self.events.push(Event::PeerBack { node });
                     self.hello_soon(now);
                 }
@@ -376,8 +377,10 @@ impl Sync {
     }
 
     /// A peer is up that wasn't: were all the others down meanwhile?
-    fn met(&mut self, node: u16) {
-        self.cut_off |= !self.peers.known().any(|(other, known)| other != node && known.is_up());
+    fn met(&mut self, now: Time, node: u16) {
+        if !self.peers.known().any(|(other, known)| other != node && known.is_up()) {
+            self.cut_off = Some(now + u64::from(self.config.join_timeout) * JOIN_PATIENCE);
+        }
     }
 
     /// Moves a peer's state; false if the input changes nothing.

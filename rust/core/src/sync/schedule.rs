@@ -32,7 +32,7 @@ const MAX_NACKS: u32 = 8;
 const FETCH_PAUSE_MS: u64 = 2000;
 /// A node that starts waits at most this many times `join-timeout` for peers that are heard but
 /// not yet proven to be live.
-const JOIN_PATIENCE: u64 = 5;
+pub(super) const JOIN_PATIENCE: u64 = 5;
 
 impl Sync {
     /// Does what is due at `now`.
@@ -271,7 +271,9 @@ impl Sync {
         if !self.reason.ready() {
             self.join(now);
         }
-        self.cut_off = self.catching_up().is_some();
+        // Who is heard but doesn't hear us gives nothing, and may not be able to take over itself.
+        let until = self.cut_off.filter(|&until| now < until);
+        self.cut_off = self.catching_up().and(until);
     }
 
     /// Not ready yet: is there still something to wait for?

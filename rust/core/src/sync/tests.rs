@@ -523,6 +523,21 @@ fn who_loses_its_peer_while_it_catches_up_waits_no_longer() {
 }
 
 #[test]
+fn nobody_waits_for_ever_for_who_does_not_hear() {
+    let mut net = Net::new();
+    (1..=2).for_each(|node| net.start(node));
+    net.run(3000);
+    net.cut.extend([(1, 2), (2, 1)]);
+    (0..300_000).for_each(|n| net.at(1).table.create(n));
+    net.run(8000);
+    net.cut.remove(&(1, 2));
+    net.run(3000);
+    assert_eq!(net.members[&2].sync.catching_up(), Some(1));
+    net.run(10_000);
+    assert_eq!(net.members[&2].sync.catching_up(), None);
+}
+
+#[test]
 fn after_a_partition_only_what_differs_travels() {
     let mut net = Net::new();
     net.loss = 100;
