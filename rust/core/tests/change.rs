@@ -11,8 +11,6 @@ use jsync_core::packet::Outcome;
 use jsync_core::time::Time;
 use jsync_core::tuple::{Endpoint4, Endpoint6, Proto};
 
-const T0: Time = Time::from_millis(10_000);
-
 fn nat() -> Nat64 {
     nat64(r#"{"pool4": [{"prefix": "192.0.2.1", "ports": "61001-62000"}], "max-sessions": 1000}"#)
 }

@@ -4,28 +4,12 @@
 
 mod common;
 
-use std::net::{Ipv4Addr, Ipv6Addr};
-
 use common::*;
 use jsync_core::nat64::Nat64;
 use jsync_core::packet::{HEADROOM, Offload, Outcome, Packet};
 use jsync_core::stats::DropReason;
-use jsync_core::time::Time;
 
-const T0: Time = Time::from_millis(10_000);
 const POOL4: &str = r#"{"prefix": "192.0.2.1", "ports": "61001-65535"}"#;
-
-fn n6() -> Ipv6Addr {
-    a6("2001:db8::8")
-}
-
-fn n4() -> Ipv4Addr {
-    a4("203.0.113.16")
-}
-
-fn mask() -> Ipv4Addr {
-    a4("192.0.2.1")
-}
 
 fn six(l4: L4) -> Vec<u8> {
     Wire::V6(n6(), embed(n4()), l4).bytes()

@@ -4,27 +4,11 @@
 
 mod common;
 
-use std::net::{Ipv4Addr, Ipv6Addr};
-
 use common::*;
 use jsync_core::nat64::Nat64;
 use jsync_core::packet::Outcome;
 use jsync_core::stats::DropReason;
 use jsync_core::time::Time;
-
-const T0: Time = Time::from_millis(10_000);
-
-fn n6() -> Ipv6Addr {
-    a6("2001:db8::8")
-}
-
-fn n4() -> Ipv4Addr {
-    a4("203.0.113.16")
-}
-
-fn mask() -> Ipv4Addr {
-    a4("192.0.2.1")
-}
 
 fn nat() -> Nat64 {
     nat64(r#"{"pool4": [{"prefix": "192.0.2.1", "ports": "61001-65535"}], "max-sessions": 1000}"#)

@@ -15,7 +15,6 @@ use jsync_core::table::Holding;
 use jsync_core::time::Time;
 use proptest::prelude::*;
 
-const T0: Time = Time::from_millis(10_000);
 const SERVER: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 16);
 
 fn nat(pool4: &str, global: &str) -> Nat64 {

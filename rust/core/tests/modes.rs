@@ -5,7 +5,7 @@
 mod common;
 
 use std::collections::VecDeque;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::Ipv4Addr;
 
 use common::*;
 use jsync_core::node::Node;
@@ -20,14 +20,6 @@ const SLICES: &str = r#"{"prefix": "192.0.2.1", "ports": "2000-2999", "node": 1}
     {"prefix": "192.0.2.2", "ports": "2000-2999", "node": 2},
     {"prefix": "192.0.2.3", "ports": "2000-2999", "node": 3}"#;
 const SHARED: &str = r#"{"prefix": "192.0.2.1", "ports": "2000-2999"}"#;
-
-fn n6() -> Ipv6Addr {
-    a6("2001:db8::8")
-}
-
-fn n4() -> Ipv4Addr {
-    a4("203.0.113.16")
-}
 
 fn from6(l4: L4) -> Wire {
     Wire::V6(n6(), embed(n4()), l4)

@@ -8,9 +8,6 @@ use common::*;
 use jsync_core::nat64::Nat64;
 use jsync_core::packet::Outcome;
 use jsync_core::stats::DropReason;
-use jsync_core::time::Time;
-
-const T0: Time = Time::from_millis(10_000);
 
 fn translator(pool6: &str, allow: bool) -> Nat64 {
     nat64(&format!(

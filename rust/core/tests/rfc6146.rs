@@ -4,28 +4,12 @@
 
 mod common;
 
-use std::net::{Ipv4Addr, Ipv6Addr};
-
 use common::*;
 use jsync_core::nat64::Nat64;
 use jsync_core::packet::Outcome;
 use jsync_core::stats::{Counter, DropReason};
 use jsync_core::table::{SessionRecord, State};
 use jsync_core::time::Time;
-
-const T0: Time = Time::from_millis(10_000);
-
-fn n6() -> Ipv6Addr {
-    a6("2001:db8::8")
-}
-
-fn n4() -> Ipv4Addr {
-    a4("203.0.113.16")
-}
-
-fn mask() -> Ipv4Addr {
-    a4("192.0.2.1")
-}
 
 /// One address, the sample network's, and whatever else a test wants.
 fn nat(extra: &str) -> Nat64 {

@@ -16,8 +16,6 @@ use jsync_core::table::{Change, Learned, SessionKey, SessionRecord, State};
 use jsync_core::time::Time;
 use jsync_core::tuple::{Endpoint4, Endpoint6, Proto};
 
-const T0: Time = Time::from_millis(10_000);
-
 fn nat(global: &str) -> Nat64 {
     nat64(&format!(
         r#"{{"pool4": [{{"prefix": "192.0.2.1", "ports": "2048-4095"}}], "max-sessions": 1000,

@@ -10,6 +10,24 @@ use jsync_core::packet::{HEADROOM, Offload, Outcome, Packet};
 use jsync_core::time::Time;
 use jsync_core::tuple::Proto;
 
+/// When tests begin.
+pub const T0: Time = Time::from_millis(10_000);
+
+/// The sample network's IPv6 node.
+pub fn n6() -> Ipv6Addr {
+    a6("2001:db8::8")
+}
+
+/// Its IPv4 node.
+pub fn n4() -> Ipv4Addr {
+    a4("203.0.113.16")
+}
+
+/// Its address of pool4.
+pub fn mask() -> Ipv4Addr {
+    a4("192.0.2.1")
+}
+
 pub const FIN: u8 = 1;
 pub const SYN: u8 = 2;
 pub const RST: u8 = 4;
