@@ -30,8 +30,8 @@ const NACK_PAUSE_MS: u64 = 40;
 const MAX_NACKS: u32 = 8;
 /// How long a peer that stopped to answer is left alone, ms.
 const FETCH_PAUSE_MS: u64 = 2000;
-/// A node that starts waits at most this many times `join-timeout` for peers that are heard but
-/// not yet proven to be live.
+/// Nobody waits longer than this many times `join-timeout`: neither a node that starts, for peers
+/// that are heard but not yet proven to be live, nor one that was cut off, for what it missed.
 pub(super) const JOIN_PATIENCE: u64 = 5;
 
 impl Sync {
