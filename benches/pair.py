@@ -397,16 +397,21 @@ def measure(sessions: int) -> Run:
         return finish(server, joiner, joiner.hear())
 
 
-def flowing(sessions: int) -> None:
-    """A transfer while packets go through both nodes; before it, as long a time in which programs
-    that have nothing to do with it use the CPUs.
-    """
+def enter_lab() -> None:
+    """Be where namespaces can be made, or tell run.py that there is no such place."""
     try:
         isolation.require_programs()
         isolation.enter()
     except isolation.LabUnavailable as error:
         print(error, file=sys.stderr)
         sys.exit(NOT_HERE)
+
+
+def flowing(sessions: int) -> None:
+    """A transfer while packets go through both nodes; before it, as long a time in which programs
+    that have nothing to do with it use the CPUs.
+    """
+    enter_lab()
     ip("link set lo up")
     ip(f"addr add {PROBE6}/128 dev lo")
     for address in PROBED.values():

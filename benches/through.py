@@ -13,9 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO
 
-from pair import NOT_HERE
+from pair import enter_lab
 
-from jsync.lab import isolation
 from jsync.lab.cluster import Cluster
 from jsync.lab.network import MACHINES, N4, POOL4_PORTS, Network, enter
 
@@ -230,12 +229,7 @@ def first_packet(network: Network) -> dict[str, float]:
 
 def main(kind: str) -> None:
     """Measure, and tell run.py."""
-    try:
-        isolation.require_programs()
-        isolation.enter()
-    except isolation.LabUnavailable as error:
-        print(error, file=sys.stderr)
-        sys.exit(NOT_HERE)
+    enter_lab()
     begin = time.monotonic()
     network = Network()
     network.build()
