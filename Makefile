@@ -67,10 +67,12 @@ interop-figures: setup ## jsync and joold with the sessions of a real Jool, comp
 sim: ## seeded schedules of a cluster on a bad network; SCHEDULES=n
 	cargo run --release --quiet -p jsync-sim --bin sim -- $(SCHEDULES)
 
-fuzz: ## each fuzz target for SECONDS, on nightly Rust or without it on stable; installs cargo-fuzz
+fuzz: ## each fuzz target for SECONDS, on stable Rust where there is no nightly; installs cargo-fuzz
 	@command -v cargo-fuzz >/dev/null || cargo install --quiet cargo-fuzz
 	@for target in $(FUZZ_TARGETS); do \
-		$(FUZZ_CARGO) fuzz run --fuzz-dir rust/fuzz --features libfuzzer $$target -- \
+		mkdir -p target/fuzz/$$target; \
+		$(FUZZ_CARGO) fuzz run --fuzz-dir rust/fuzz --features libfuzzer $$target \
+			target/fuzz/$$target rust/fuzz/corpus/$$target -- \
 			-max_total_time=$(SECONDS) -print_final_stats=1 || exit 1; \
 	done
 
