@@ -50,6 +50,7 @@ class Failover:
         self._slices = sorted(slices)
         self._changed = changed
         self._instances: dict[tuple[str, str], Instance] = {}
+        self._started: dict[tuple[str, str], tuple[int, int]] = {}
 
     @property
     def instances(self) -> list[Instance]:
@@ -91,10 +92,18 @@ class Failover:
         """`is_primary` in a word."""
         return "primary" if self.is_primary else "backup"
 
-    def notify(self, type: str, name: str, state: str, priority: int) -> None:
+    def notify(
+        self,
+        type: str,
+        name: str,
+        state: str,
+        priority: int,
+        started: tuple[int, int] | None = None,
+    ) -> None:
         """Take note of a state, named as keepalived's notify script gets it.
 
-        Raises ValueError.
+        `started` orders the scripts of an instance or group: what one tells that began before
+        another which was heard already is old, and ignored. Raises ValueError.
         """
         if type not in {"INSTANCE", "GROUP"}:
             raise ValueError(f"{type!r} is neither INSTANCE nor GROUP")
@@ -107,6 +116,10 @@ class Failover:
         now = next((Instance(type, name, s, priority) for s in STATES if s == wanted), None)
         if now is None:
             raise ValueError(f"{state!r} is none of {', '.join(STATES)}")
+        if started is not None:
+            if started < self._started.get(key, started):
+                return
+            self._started[key] = started
         self._instances[key] = now
         if now != before and self._changed is not None:
             self._changed(now)

@@ -126,6 +126,7 @@ class Verbs:
                 str(arguments["name"]),
                 str(arguments["state"]),
                 int(arguments["priority"]),
+                _started(arguments.get("started")),
             )
         except KeyError as error:
             raise Failure(f"notify: {error.args[0]} is missing", USAGE) from None
@@ -228,6 +229,16 @@ _GROUP_HELP = {
     "receive_drops": "Datagrams of joolds dropped by the kernel: too many at once",
     "reconnects": "Times that the socket in the joolds' group was lost",
 }
+
+
+def _started(value: object) -> tuple[int, int] | None:
+    """When a notify script began. Raises ValueError."""
+    match value:
+        case None:
+            return None
+        case [int(ticks), int(pid)]:
+            return ticks, pid
+    raise ValueError(f"started: {value!r} is no pair of numbers")
 
 
 def _pages(read: Any, arguments: Arguments) -> Iterator[list[Any]]:

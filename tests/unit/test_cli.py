@@ -1,9 +1,11 @@
 import csv
 import json
+import os
 import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -266,10 +268,26 @@ def test_notify_takes_keepalived_arguments(daemon: Daemon, jsync: Jsync) -> None
     other = daemon.path
     assert jsync("notify", "--control", other, "INSTANCE", "VI 1", "MASTER", "200")[0] == 0
     assert jsync("notify", "GROUP", "g", "FAULT", "1", f"--control={other}", "-i", "J")[0] == 0
+    assert [entry.pop("started")[1] for entry in daemon.told] == [os.getpid()] * 2
     assert daemon.told == [
         {"type": "INSTANCE", "name": "VI 1", "state": "MASTER", "priority": "200"},
         {"type": "GROUP", "name": "g", "state": "FAULT", "priority": "1", "instance": "J"},
     ]
+
+
+def test_notify_says_when_it_was_started(daemon: Daemon) -> None:
+    command = [str(Path(sys.executable).with_name("jsync")), "notify", "--control", daemon.path]
+    ticks = [boot_ticks()]
+    for state in ("MASTER", "BACKUP"):
+        subprocess.run([*command, "GROUP", "g", state, "1"], check=True)
+        ticks.append(boot_ticks())
+    first, second = (told["started"][0] for told in daemon.told)
+    assert ticks[0] <= first <= ticks[1] <= second <= ticks[2]
+
+
+def boot_ticks() -> int:
+    """The time since boot, in the unit of proc_pid_stat(5)."""
+    return int(time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK"))
 
 
 @pytest.mark.usefixtures("daemon")

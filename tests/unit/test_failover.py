@@ -14,6 +14,21 @@ def test_a_node_of_a_cluster_is_backup_until_keepalived_says_master() -> None:
     assert [instance.state for instance in seen] == ["MASTER", "FAULT"]
 
 
+def test_a_script_that_was_overtaken_tells_nothing() -> None:
+    failover = Failover(alone=False)
+    failover.notify("GROUP", "jsync", "BACKUP", 200, (500, 41))
+    failover.notify("GROUP", "jsync", "MASTER", 200, (500, 40))
+    assert failover.role == "backup"
+    # It was newer than all that is known of another group.
+    failover.notify("GROUP", "other", "MASTER", 200, (500, 40))
+    assert failover.role == "primary"
+    failover.notify("GROUP", "other", "FAULT", 200, (501, 3))
+    assert failover.role == "backup"
+    # One that doesn't say when it began is taken as it comes.
+    failover.notify("GROUP", "jsync", "MASTER", 200)
+    assert failover.role == "primary"
+
+
 def test_a_node_alone_is_primary_unless_keepalived_speaks() -> None:
     failover = Failover(alone=True)
     assert failover.role == "primary"

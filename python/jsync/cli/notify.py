@@ -1,5 +1,7 @@
 """`jsync notify`: a state of keepalived's, told to the daemon."""
 
+import os
+
 from jsync.cli.client import ask_one, split_target
 from jsync.errors import USAGE, Failure
 
@@ -23,5 +25,19 @@ def run(arguments: list[str]) -> int:
     if len(rest) != 4:
         raise Failure(f"four arguments are needed\n{HELP}", USAGE)
     kind, name, state, priority = rest
-    ask_one(target, "notify", type=kind, name=name, state=state, priority=priority)
+    ask_one(
+        target, "notify", type=kind, name=name, state=state, priority=priority, started=_started()
+    )
     return 0
+
+
+def _started() -> "list[int]":
+    """When this process began, in clock ticks since boot, and its number, to tell it from others.
+
+    keepalived doesn't wait for one notify script before it starts the next, so a busy machine may
+    let them overtake each other; by this the daemon sees which state is the newer one.
+    """
+    with open("/proc/self/stat", "rb") as file:
+        stat = file.read()
+    # proc_pid_stat(5): the 22nd field; the second, in brackets, may contain anything.
+    return [int(stat.rpartition(b")")[2].split()[19]), os.getpid()]

@@ -41,7 +41,7 @@ KEY = "/run/cluster.key"
 KEEPALIVED_CONFIG = "/run/keepalived.conf"
 FIFO = "/run/keepalived.fifo"
 
-STATUS_PATIENCE = 60.0
+STATUS_PATIENCE = 40.0
 
 _MASTER = re.compile(r"\(jsync[46](?:-(\d+))?\) Entering MASTER STATE")
 
@@ -161,7 +161,8 @@ class Cluster:
         while (told := status(name)) is None or read(told) != value:
             daemon = self._daemons[name]
             if not daemon.running or time.monotonic() > deadline:
-                text = f"{daemon.name} has no {key}={value}; its last words:\n{daemon.tail()}"
+                found = "doesn't answer" if told is None else f"has {key}={read(told)}"
+                text = f"{daemon.name} {found}, not {value}; its last words:\n{daemon.tail()}"
                 raise ServiceError(text)
             time.sleep(0.05)
 
