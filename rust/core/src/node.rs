@@ -5,7 +5,6 @@
 
 use alloc::vec::Vec;
 use core::net::IpAddr;
-use core::ops::Range;
 
 use crate::addr::Pool6;
 use crate::config::{Config, ConfigError};
@@ -319,6 +318,10 @@ impl Sessions for Nat64 {
         self.unlearn(now, key, version)
     }
 
+    fn revive(&mut self, key: &SessionKey, removed: u32) {
+        self.revive(key, removed);
+    }
+
     fn track_changes(&mut self, on: bool) {
         self.track_changes(on);
     }
@@ -338,11 +341,7 @@ impl Sessions for Nat64 {
         budget: usize,
         f: &mut dyn FnMut(SessionRecord),
     ) -> Option<u32> {
-        self.scan(now, cursor, budget, &mut |mut record| {
-            let slack = self.slack_ms(record.key.proto, record.state);
-            record.lifetime_ms = record.lifetime_ms.saturating_add(slack);
-            f(record);
-        })
+        self.table.scan_told(now, cursor, budget, f)
     }
 
     fn stats(&mut self) -> &mut Stats {
@@ -357,8 +356,8 @@ impl Sessions for Nat64 {
         self.openers()
     }
 
-    fn release_openers(&mut self, now: Time, numbers: &[Range<u64>]) {
-        self.release_openers(now, numbers);
+    fn release_openers(&mut self, now: Time, count: u64) {
+        self.release_openers(now, count);
     }
 
     fn pop_query(&mut self) -> Option<Query> {

@@ -246,6 +246,12 @@ impl Nat64 {
         removed
     }
 
+    /// Keeps a session of which a peer has told after it was removed elsewhere at this version, and
+    /// tells everybody.
+    pub fn revive(&mut self, key: &SessionKey, removed: u32) {
+        self.table.revive(key, removed);
+    }
+
     /// Merges a session that was told without a version, by a joold or a kernel module.
     /// `timeout_ms` is its timer's: what the lifetime lacks of that is its age.
     pub fn hear(
@@ -335,11 +341,6 @@ impl Nat64 {
         f: &mut dyn FnMut(SessionRecord),
     ) -> Option<u32> {
         self.table.scan_bridge(now, side, all, cursor, budget, f)
-    }
-
-    /// What a lifetime on the wire carries on top, in ms: a quarter of the state's timeout.
-    pub fn slack_ms(&self, proto: Proto, state: State) -> u32 {
-        self.timeout_ms(proto, state) / 4
     }
 
     /// The lifetime that a packet gives to a session, in ms.

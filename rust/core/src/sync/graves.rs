@@ -37,12 +37,12 @@ impl Graves {
         }
     }
 
-    /// Whether a copy of this version is older than the removal. One of the same version was
+    /// The version of the removal, if a copy of `version` is older. One of the same version was
     /// refreshed while it was removed elsewhere, and prevails.
-    pub fn holds(&self, now: Time, key: &SessionKey, version: u32) -> bool {
-        self.versions.get(key).is_some_and(|&(removed, buried)| {
-            now.millis_since(buried) <= REMEMBER_MS && newer(removed, version)
-        })
+    pub fn find(&self, now: Time, key: &SessionKey, version: u32) -> Option<u32> {
+        let &(removed, buried) = self.versions.get(key)?;
+        let counts = now.millis_since(buried) <= REMEMBER_MS && newer(removed, version);
+        counts.then_some(removed)
     }
 }
 
@@ -68,11 +68,11 @@ mod tests {
         let now = Time::from_millis(1000);
         graves.bury(now, key(1), u32::MAX);
         graves.bury(now, key(1), u32::MAX - 3);
-        assert!(graves.holds(now, &key(1), u32::MAX - 1));
-        assert!(!graves.holds(now, &key(1), u32::MAX), "a refresh beats a removal");
-        assert!(!graves.holds(now, &key(1), 0), "versions wrap");
-        assert!(!graves.holds(now, &key(2), 0));
-        assert!(!graves.holds(now + REMEMBER_MS + 1, &key(1), 5));
+        assert_eq!(graves.find(now, &key(1), u32::MAX - 1), Some(u32::MAX));
+        assert_eq!(graves.find(now, &key(1), u32::MAX), None, "a refresh beats a removal");
+        assert_eq!(graves.find(now, &key(1), 0), None, "versions wrap");
+        assert_eq!(graves.find(now, &key(2), 0), None);
+        assert_eq!(graves.find(now + REMEMBER_MS + 1, &key(1), 5), None);
     }
 
     #[test]

@@ -18,7 +18,7 @@ use crate::sync::event::{Event, Events, Reason};
 use crate::sync::frame::{FrameError, Kind, OpenFrame};
 use crate::sync::graves::Graves;
 use crate::sync::message::{
-    self, Arrived, DigestRequest, DigestsHead, Greeting, Hello, SnapshotHead, SnapshotRequest,
+    self, DigestRequest, DigestsHead, Greeting, Hello, SnapshotHead, SnapshotRequest, UpdateRange,
 };
 use crate::sync::peer::{Candidate, Incarnation, Input, Peer, PeerStatus, Peers, State};
 use crate::sync::pull::Pulls;
@@ -27,7 +27,7 @@ use crate::sync::record;
 use crate::sync::resync::{Fetch, Plan, Serve};
 use crate::sync::schedule::JOIN_PATIENCE;
 use crate::sync::sequence::Arrival;
-use crate::table::{Change, Holding, Learned};
+use crate::table::{Change, Holding, Learned, SessionRecord};
 use crate::time::Time;
 
 /// The most peers that are kept apart.
@@ -351,12 +351,8 @@ impl Sync {
                 self.update(now, node, body, header.count, sessions)?;
             }
             Kind::Ack => {
-                let ack = Arrived::take(body, header.count).ok_or(Malformed)?;
-                // One that was overtaken has less to say.
-                if header.seq > known.ack_seq {
-                    (known.ack, known.ack_seq) = (ack, header.seq);
-                    self.acknowledged(now, sessions);
-                }
+                known.ack = UpdateRange::take(body).ok_or(Malformed)?;
+                self.acknowledged(now, sessions);
             }
             Kind::Pull => self.pull(now, node, body, header.count, sessions)?,
             Kind::Pulled => self.pulled(now, node, body, header.count, sessions)?,
@@ -575,8 +571,8 @@ impl Sync {
         }
     }
 
-    /// Hands `count` sessions to the table; true if any was news. What may be `old` is checked
-    /// against late removals.
+    /// Hands `count` sessions to the table; true if any was news. What may be `old` doesn't bring
+    /// back what was removed.
     pub(super) fn apply(
         &mut self,
         now: Time,
@@ -602,13 +598,7 @@ impl Sync {
             sessions.look_ahead(&batch);
             for change in &batch {
                 match change {
-                    Change::Upsert(session) => {
-                        if Mutant::AppliesAnything.is_on()
-                            || !(old && self.graves.holds(now, &session.key, session.version))
-                        {
-                            applied |= sessions.learn(now, session) == Learned::Applied;
-                        }
-                    }
+                    Change::Upsert(session) => applied |= self.take(now, session, old, sessions),
                     Change::Remove(key, version) => {
                         self.graves.bury(now, *key, *version);
                         sessions.unlearn(now, key, *version);
@@ -618,6 +608,27 @@ impl Sync {
         }
         sessions.stats().add(Counter::RecordsReceived, read);
         result.map(|()| applied)
+    }
+
+    /// Hands a session to the table; true if it was news.
+    fn take(
+        &mut self,
+        now: Time,
+        session: &SessionRecord,
+        old: bool,
+        sessions: &mut impl Sessions,
+    ) -> bool {
+        let removed = self.graves.find(now, &session.key, session.version);
+        if removed.is_some() && old && !Mutant::AppliesAnything.is_on() {
+            return false;
+        }
+        let applied = sessions.learn(now, session) == Learned::Applied;
+        // A peer that tells of it only now has had a packet of it, and had not heard of the
+        // removal. Nor may others that have heard of it by now know of the packet.
+        if let Some(removed) = removed.filter(|_| applied && !old) {
+            sessions.revive(&session.key, removed);
+        }
+        applied
     }
 
     pub(super) fn forget_transfers(&mut self, node: u16) {

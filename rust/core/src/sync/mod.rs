@@ -21,8 +21,6 @@ mod sequence;
 #[cfg(test)]
 mod tests;
 
-use core::ops::Range;
-
 use crate::stats::Stats;
 use crate::table::{Change, Holding, Learned, Query, SessionKey, SessionRecord};
 use crate::time::Time;
@@ -41,6 +39,9 @@ pub trait Sessions {
     fn look_ahead(&self, _changes: &[Change]) {}
     /// Merges a peer's removal.
     fn unlearn(&mut self, now: Time, key: &SessionKey, version: u32) -> bool;
+    /// A session that was just merged was removed at this version elsewhere, of which its teller
+    /// didn't know: it takes that version, if it has an earlier one, and is told.
+    fn revive(&mut self, key: &SessionKey, removed: u32);
     /// Whether changes are collected.
     fn track_changes(&mut self, on: bool);
     /// How many changes wait, at most.
@@ -67,8 +68,8 @@ pub trait Sessions {
     fn openers(&self) -> u64 {
         0
     }
-    /// Lets some of them go, by their numbers.
-    fn release_openers(&mut self, _now: Time, _numbers: &[Range<u64>]) {}
+    /// Lets the first `count` of all of them go.
+    fn release_openers(&mut self, _now: Time, _count: u64) {}
     /// The next question for peers.
     fn pop_query(&mut self) -> Option<Query> {
         None

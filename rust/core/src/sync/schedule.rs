@@ -14,7 +14,7 @@ use crate::sync::message::{self, DigestsHead, Greeting, Hello, MAX_NACK_RANGES};
 use crate::sync::peer::{Incarnation, Input, State};
 use crate::sync::queue::Body;
 use crate::sync::resync::{Fetch, Plan, Question};
-use crate::table::Holding;
+use crate::table::{Holding, SessionKey};
 use crate::time::Time;
 
 /// The least time between two HELLOs, ms: what happens in between shares one.
@@ -425,17 +425,10 @@ impl Sync {
     fn update_frame(&mut self, now: Time, sessions: &mut impl Sessions) -> Option<Transmit> {
         let room = self.config.changes_per_update();
         let graves = &mut self.graves;
-        // A snapshot that is on its way here may still have what we have just removed.
-        let fetching = self.fetch.is_some();
-        let body = self.outgoing.next_update(now, room, sessions, |key, version| {
-            if fetching {
-                graves.bury(now, *key, version);
-            }
-        });
+        // What is on its way here may still have what we have just removed.
+        let bury = |key: &SessionKey, version| graves.bury(now, *key, version);
+        let body = self.outgoing.next_update(now, room, sessions, bury);
         let urgent = self.has_unmarked(sessions);
-        if body.is_some() && urgent {
-            self.durable.first.get_or_insert(self.outgoing.last);
-        }
         let frame = body.map(|body| {
             sessions.stats().add(Counter::UpdatesSent, body.count.into());
             self.tail_at = Some(now + TAIL_MS);
@@ -449,10 +442,9 @@ impl Sync {
     }
 
     fn repetition(&mut self, now: Time, sessions: &mut impl Sessions) -> Option<Transmit> {
-        while let Some((to, number)) = self.durable.repeat.pop_front() {
-            let Some(body) = self.outgoing.kept(number) else { continue };
+        if let Some(body) = self.outgoing.repeat(&mut self.durable.repeat).flatten() {
             sessions.stats().add(Counter::UpdatesSent, body.count.into());
-            return Some(self.frame(Kind::Update, to, body).urgent(true));
+            return Some(self.frame(Kind::Update, 0, body).urgent(true));
         }
         let node = self.peers.known().find(|(_, known)| !known.wanted.is_empty())?.0;
         let known = self.peers.known_mut(node)?;

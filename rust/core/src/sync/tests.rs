@@ -377,6 +377,67 @@ fn a_removal_is_not_undone_by_what_was_on_its_way() {
 }
 
 #[test]
+fn a_removal_that_waits_to_be_told_is_not_undone_by_a_comparison() {
+    let mut net = Net::new();
+    net.flush_deadline = 50;
+    (1..=3).for_each(|node| net.start(node));
+    net.run(3000);
+    net.at(1).table.create(1);
+    net.run(100);
+    net.assert_equal();
+    // Nodes 1 and 2 compare their tables; node 2 hasn't heard of the removal yet.
+    net.at(3).sync.leave();
+    net.step();
+    net.at(1).table.remove(1);
+    net.run(40);
+    assert!(net.members[&1].events.contains(&Event::ComparisonStarted { node: 2 }));
+    net.members.remove(&3);
+    net.run(100);
+    net.assert_equal();
+    assert!(net.members[&1].table.sessions.is_empty());
+}
+
+#[test]
+fn a_removal_is_not_undone_by_what_its_teller_hears_late() {
+    let mut net = Net::new();
+    (1..=2).for_each(|node| net.start(node));
+    net.run(3000);
+    net.at(1).table.create(1);
+    net.run(100);
+    // Node 2 tells of the same version; that is lost, and comes when it is asked for.
+    net.cut.insert((2, 1));
+    net.at(2).table.tell(Change::Upsert(session(1, 1)));
+    net.run(10);
+    net.at(1).table.remove(1);
+    net.run(10);
+    net.cut.clear();
+    net.run(1000);
+    assert_eq!(net.state(1, 2), "up");
+    net.assert_equal();
+    assert!(net.members[&1].table.sessions.is_empty());
+}
+
+#[test]
+fn a_refresh_at_who_did_not_hear_of_the_removal_prevails_everywhere() {
+    let mut net = Net::new();
+    (1..=3).for_each(|node| net.start(node));
+    net.run(3000);
+    net.at(1).table.create(1);
+    net.run(100);
+    net.cut.insert((1, 2));
+    net.at(1).table.remove(1);
+    net.run(10);
+    assert!(net.members[&3].table.sessions.is_empty());
+    // The removal reaches node 2 when it asks for it: after its own news were told.
+    net.at(2).table.tell(Change::Upsert(session(1, 1)));
+    net.run(20);
+    net.cut.clear();
+    net.run(1000);
+    net.assert_equal();
+    assert_eq!(net.members[&3].table.sessions.values().next(), Some(&session(1, 2)));
+}
+
+#[test]
 fn who_leaves_is_gone_at_once() {
     let mut net = Net::new();
     net.start(1);

@@ -102,11 +102,7 @@ impl Table {
     /// Merges a peer's removal. False if there is no such session, or a version of it that the
     /// peer didn't know: whoever refreshes a session prevails over who ends it.
     pub fn unlearn(&mut self, key: &SessionKey, version: u32) -> bool {
-        let found = self
-            .find6(key.proto, key.src6.addr.to_bits(), key.src6.port)
-            .filter(|&slot| super::src4_of(self.bib(slot)) == key.src4)
-            .and_then(|slot| self.find_session(slot, key.dst4.addr.to_bits(), key.dst4.port));
-        let Some(id) = found else { return false };
+        let Some(id) = self.find(key) else { return false };
         let session = self.arena.session_mut(id);
         if !is_newer(version, session.version) {
             return false;
@@ -123,6 +119,28 @@ impl Table {
         session.version = version;
         self.remove_session(id);
         true
+    }
+
+    /// A peer told of the session after it was removed elsewhere at this version: it prevails, in a
+    /// version that the removal doesn't end, and everybody is told.
+    pub fn revive(&mut self, key: &SessionKey, removed: u32) {
+        let Some(id) = self.find(key) else { return };
+        let session = self.arena.session_mut(id);
+        if !is_newer(removed, session.version) {
+            return;
+        }
+        session.version = removed;
+        let waits = session.flags & flag::DIRTY != 0;
+        self.note_version(id, removed);
+        if self.changes.tracked && !waits {
+            self.changes.push_dirty(&mut self.arena, id, self.sessions);
+        }
+    }
+
+    fn find(&self, key: &SessionKey) -> Option<SessionId> {
+        self.find6(key.proto, key.src6.addr.to_bits(), key.src6.port)
+            .filter(|&slot| super::src4_of(self.bib(slot)) == key.src4)
+            .and_then(|slot| self.find_session(slot, key.dst4.addr.to_bits(), key.dst4.port))
     }
 
     /// Whether the session could have come from a table like ours.

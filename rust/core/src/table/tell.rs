@@ -47,10 +47,7 @@ impl Table {
                 break id;
             }
         };
-        let mut record = self.record_of(now, id);
-        let slack = self.timeouts.of(record.key.proto, record.state) / 4;
-        record.lifetime_ms = record.lifetime_ms.saturating_add(slack);
-        Some(Change::Upsert(record))
+        Some(Change::Upsert(self.told(now, id)))
     }
 
     /// Whether sessions are collected for who is at the other end of a bridge.
@@ -67,7 +64,7 @@ impl Table {
         self.changes.bridge_pending(side)
     }
 
-    /// The next session that has to be told over a bridge. Peers' copies carry slack already.
+    /// The next session that has to be told over a bridge.
     pub fn pop_bridge(&mut self, now: Time, side: Side) -> Option<SessionRecord> {
         let id = loop {
             let id = self.changes.pop_bridged(side, &mut self.arena)?;
@@ -82,9 +79,18 @@ impl Table {
     }
 
     fn told_over(&self, now: Time, side: Side, id: SessionId) -> SessionRecord {
+        match self.arena.session(id).heard() == Some(side) {
+            true => self.record_of(now, id),
+            false => self.told(now, id),
+        }
+    }
+
+    /// A session as it is told: with slack, so that a copy lives until a refresh is told. A copy
+    /// carries it already. If each that is made of another had more, those of a session that is
+    /// over could go round among peers for ever.
+    pub(super) fn told(&self, now: Time, id: SessionId) -> SessionRecord {
         let mut record = self.record_of(now, id);
-        let session = self.arena.session(id);
-        if session.flags & flag::LOCAL != 0 && session.heard() != Some(side) {
+        if self.arena.session(id).flags & flag::LOCAL != 0 {
             let slack = self.timeouts.of(record.key.proto, record.state) / 4;
             record.lifetime_ms = record.lifetime_ms.saturating_add(slack);
         }
@@ -120,6 +126,17 @@ impl Table {
         f: &mut dyn FnMut(SessionRecord),
     ) -> Option<u32> {
         self.visit(cursor, budget, &mut |id| f(self.record_of(now, id)))
+    }
+
+    /// The same, with sessions as peers are to be told of them.
+    pub fn scan_told(
+        &self,
+        now: Time,
+        cursor: u32,
+        budget: usize,
+        f: &mut dyn FnMut(SessionRecord),
+    ) -> Option<u32> {
+        self.visit(cursor, budget, &mut |id| f(self.told(now, id)))
     }
 
     /// The same, with sessions as they are to be told over a bridge; those that were heard over it

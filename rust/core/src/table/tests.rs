@@ -459,6 +459,49 @@ fn news_that_wait_prevail_over_a_removal() {
     assert_eq!(trio.state(), Some(State::V4FinRcv));
 }
 
+/// A session that is over doesn't live on in copies of copies, however often they are made.
+#[test]
+fn a_copy_of_a_copy_ends_when_that_does() {
+    let mut tables = [(); 3].map(|()| table(4));
+    tables[0].learn(Time::ZERO, &told(1, 5000, 1));
+    for n in 0..100 {
+        let now = Time::from_millis(n);
+        let mut copies = Vec::new();
+        let from = n as usize % 3;
+        tables[from].scan_told(now, 0, 10, &mut |record| copies.push(record));
+        tables.iter_mut().for_each(|table| {
+            table.learn(now, &copies[0]);
+        });
+    }
+    let now = Time::from_millis(100);
+    for table in &tables {
+        table.scan(now, 0, 10, &mut |record| assert_eq!(record.lifetime_ms, 900));
+    }
+    // Of a session whose packets come here more is told than it has left: not all are told of.
+    let slot = tables[0].bib_of(SessionId::inline(0));
+    tables[0].refresh(now, SessionId::inline(slot), 300_000);
+    tables[0].scan(now, 0, 10, &mut |record| assert_eq!(record.lifetime_ms, 300_000));
+    tables[0].scan_told(now, 0, 10, &mut |record| assert_eq!(record.lifetime_ms, 375_000));
+}
+
+/// A peer's news of a session after its removal: it stays, and whoever was told of the removal is
+/// told again.
+#[test]
+fn what_outlives_its_removal_is_told_in_a_version_that_it_does_not_end() {
+    let mut trio = Trio::new(State::Established);
+    let key = tcp(State::Established, 0).key;
+    let removed = 4096 + 3;
+    trio.0[1].revive(&key, removed);
+    assert_eq!(trio.0[1].changes_pending(), 1);
+    trio.0[1].revive(&key, removed);
+    trio.0[1].revive(&told(2, 5000, 0).key, removed);
+    assert_eq!(trio.0[1].changes_pending(), 1, "once, and nothing that isn't there");
+    assert!(trio.0[0].unlearn(&key, removed));
+    trio.exchange();
+    assert_eq!(trio.state(), Some(State::Established));
+    assert!(trio.0.iter_mut().all(|table| !table.unlearn(&key, removed)));
+}
+
 /// The later mapping stays, and of two equally late ones the same on every node.
 #[test]
 fn colliding_mappings_end_alike_in_any_order() {

@@ -65,6 +65,15 @@ impl Sessions for Model {
         older && self.sessions.remove(key).is_some()
     }
 
+    fn revive(&mut self, key: &SessionKey, removed: u32) {
+        let session = self.sessions.get_mut(key).filter(|session| session.version < removed);
+        if let Some(session) = session {
+            session.version = removed;
+            let change = Change::Upsert(*session);
+            self.tell(change);
+        }
+    }
+
     fn track_changes(&mut self, on: bool) {
         self.tracking = on;
         self.changes.clear();
@@ -122,6 +131,7 @@ pub struct Net {
     pub epochs: u64,
     pub max_frame: u16,
     pub max_sessions_per_frame: Option<u16>,
+    pub flush_deadline: u32,
     pub allow_mismatch: Vec<Field>,
 }
 
@@ -138,6 +148,7 @@ impl Net {
             epochs: 0,
             max_frame: 1400,
             max_sessions_per_frame: None,
+            flush_deadline: 5,
             allow_mismatch: Vec::new(),
         }
     }
@@ -153,6 +164,7 @@ impl Net {
         let own = SyncConfig {
             max_frame,
             max_sessions_per_frame: self.max_sessions_per_frame,
+            flush_deadline: self.flush_deadline,
             allow_mismatch,
             ..SyncConfig::new(node, "campus", self.epochs)
         };
