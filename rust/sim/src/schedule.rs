@@ -15,7 +15,9 @@
 //!    that refreshed it elsewhere at the same time prevails.)
 //! 6. Two mappings never have one transport address of pool4: not in a table; and where all can
 //!    hear each other, not in two tables for longer than news take.
-//! 7. With networks that lose nothing, a copy doesn't end before its original.
+//! 7. With networks that lose nothing, a copy doesn't end before its original. (A packet in the
+//!    last moment of a session may come to one node when the session has just ended at another:
+//!    there it is back as soon as news take.)
 //! 8. No packet comes out of a translator with a wrong length or checksum, no byte of a flow is
 //!    ever wrong.
 
@@ -545,14 +547,24 @@ impl Player {
         };
         let there: Vec<_> = (0..self.plan.nodes).filter_map(all_along).collect();
         let masters = self.cluster.current_masters();
+        // What was to be told of by then has been heard of by now.
+        let now = self.cluster.now();
+        let told = self.samples.partition_point(|(at, _)| at + LOOK <= now);
+        let Some((at, _)) = told.checked_sub(1).and_then(|last| self.samples.get(last)) else {
+            return;
+        };
+        let age_ms = (now - at) / millis(1);
         let mut lacking = None;
         for (_, now, before) in there.iter().filter(|(machine, ..)| masters == [*machine]) {
-            // A session whose lifetime has grown was told if the copies needed that.
-            let refreshed = |&(key, record): &(&SessionKey, &SessionRecord)| {
-                let lifetimes =
-                    before.iter().map(|then| then.table.get(key).map(|r| r.lifetime_ms));
-                let lifetimes: Option<Vec<_>> = lifetimes.collect();
-                lifetimes.is_some_and(|all| all.iter().any(|&ms| ms < record.lifetime_ms))
+            // A session whose lifetime had grown was told if the copies needed that.
+            let refreshed = |(key, _): &(&SessionKey, &SessionRecord)| {
+                let lifetimes = before[..told].iter().map(|then| then.table.get(*key));
+                let lifetimes: Option<Vec<_>> =
+                    lifetimes.map(|record| Some(record?.lifetime_ms)).collect();
+                let lifetimes = lifetimes.as_ref().and_then(|all| all.split_last());
+                lifetimes.is_some_and(|(&last, earlier)| {
+                    u64::from(last) > age_ms && earlier.iter().any(|&ms| ms < last)
+                })
             };
             for (machine, other, _) in &there {
                 let without = now.table.iter().filter(|(key, _)| !other.table.contains_key(*key));
