@@ -177,6 +177,67 @@ fn overlapping_fragments_go_on_as_they_are() {
     assert_eq!((got.len(), nat64.session_count()), (5, 1));
 }
 
+/// RFC 8200 §4.5, RFC 791 §3.2: of one datagram are the fragments that agree in source, destination,
+/// identification and protocol. What differs in one of them waits for a first fragment of its own.
+#[test]
+fn fragments_of_other_datagrams_wait_for_their_own() {
+    let big = |src, dst| L4::Udp { src, dst, payload: vec![7; 100] };
+    let ours6 = fragments6(&from6(big(5000, 53)), 48, 0x0001_0009);
+    let other_node = Wire::V6(a6("2001:db8::9"), embed(n4()), big(5000, 53));
+    let other_server = Wire::V6(n6(), embed(a4("203.0.113.17")), big(5000, 53));
+    let mut segment = fragments6(&from6(big(5000, 53)), 48, 0x0001_0009);
+    segment[1][40] = 6;
+    let others6 = [
+        // IPv6 identifications have 32 bits.
+        fragments6(&from6(big(5000, 53)), 48, 0x0002_0009),
+        fragments6(&from6(big(5000, 53)), 48, 0x0001_000a),
+        fragments6(&other_node, 48, 0x0001_0009),
+        fragments6(&other_server, 48, 0x0001_0009),
+        segment,
+    ];
+    let pool4 = r#"{"pool4": [{"prefix": "192.0.2.0/31", "ports": "61001-65535"}],
+        "bib": [{"protocol": "udp", "ipv6": "2001:db8::8#53", "ipv4": "192.0.2.1#61053"}]}"#;
+    let ours4 = fragments4(&from4(big(53, 61053)), 48, 9);
+    let other_mask = Wire::V4(n4(), a4("192.0.2.0"), big(53, 61053));
+    let other_source = Wire::V4(a4("203.0.113.17"), mask(), big(53, 61053));
+    let mut segment = fragments4(&from4(big(53, 61053)), 48, 9);
+    segment[1][9] = 6;
+    segment[1][10..12].fill(0);
+    let sum = checksum(&segment[1][..20]);
+    segment[1][10..12].copy_from_slice(&sum.to_be_bytes());
+    let others4 = [
+        fragments4(&from4(big(53, 61053)), 48, 10),
+        fragments4(&other_mask, 48, 9),
+        fragments4(&other_source, 48, 9),
+        segment,
+    ];
+    for (ours, others) in [(ours6, &others6[..]), (ours4, &others4[..])] {
+        let mut nat64 = nat64(pool4);
+        assert_eq!(send(&mut nat64, T0, &ours[0]).0, Outcome::Forward);
+        for other in others {
+            assert_eq!(send(&mut nat64, T0, &other[1]).0, Outcome::Consumed);
+        }
+        assert_eq!(send(&mut nat64, T0, &ours[1]).0, Outcome::Forward);
+        assert_eq!(nat64.poll_packet(), None);
+        // None of them has left when their time is over.
+        run_timers(&mut nat64, T0 + 2_000);
+        let lost = nat64.stats.dropped(DropReason::FragmentTimeout);
+        assert_eq!(lost, others.len() as u64);
+    }
+}
+
+/// A datagram of which a part says that it is one of nothing, or that it reaches too far, is not
+/// even waited for.
+#[test]
+fn fragments_that_lie_leave_nothing_behind() {
+    let mut nat64 = nat();
+    let mut empty = fragments6(&from6(udp(5000, 53)), 8, 9).remove(1);
+    empty.truncate(48);
+    empty[5] = 8;
+    assert_eq!(send(&mut nat64, T0, &empty).0, Outcome::Drop(DropReason::Malformed));
+    assert_eq!((nat64.poll_timeout(), nat64.poll_packet()), (None, None));
+}
+
 /// What is refused of fragments is counted, with its reason.
 #[test]
 fn fragments_that_are_refused_are_counted() {

@@ -154,6 +154,9 @@ fn pointer_v6to4(pointer: u32) -> Result<u8, Refusal> {
     })
 }
 
+// An error that is full has a quote whose length one byte can count.
+const _: () = assert!(icmpv4::MAX_ERROR / 4 <= 255 && ipv6::MIN_MTU / 8 <= 255);
+
 /// How much of quote and extension an error carries, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Layout {
@@ -167,14 +170,14 @@ pub(super) struct Layout {
 
 impl Layout {
     /// Shares out `room` bytes. With an extension the quote is padded to at least 128 bytes and a
-    /// multiple of `unit`, which its length is counted in, in one byte (RFC 4884 §§4.1, 4.4, 5.1).
+    /// multiple of `unit`, which its length is counted in, in one byte (RFC 4884 §4).
     /// An extension is shown whole or not at all: its checksum would betray a part.
     pub(super) fn new(quote: usize, extension: usize, unit: usize, room: usize) -> Self {
         let rest = room.saturating_sub(extension);
         if extension == 0 || rest < icmpv4::MIN_EXTENDED_QUOTE {
             return Self { quote: quote.min(room), padding: 0, extension: 0 };
         }
-        let quote = quote.min(rest / unit * unit).min(usize::from(u8::MAX) * unit);
+        let quote = quote.min(rest / unit * unit);
         let padded = quote.next_multiple_of(unit).max(icmpv4::MIN_EXTENDED_QUOTE);
         Self { quote, padding: padded - quote, extension }
     }

@@ -60,8 +60,9 @@ pub fn build4(offending: &[u8], error: IcmpError, src: Ipv4Addr) -> Option<Owned
 }
 
 /// An ICMPv6 error from `src` to the sender of `offending`, quoting as much of it as fits 1280
-/// bytes. None if it must not be sent (RFC 4443 §2.4 (e)): about an ICMPv6 error or a redirect, a
-/// fragment that isn't first, or a packet whose source or destination isn't one host.
+/// bytes. None if it must not be sent (RFC 4443 §2.4 (e)): about an ICMPv6 error or a redirect, or
+/// a packet whose source or destination isn't one host; nor about a fragment that isn't first, as
+/// in ICMPv4, since each of a datagram's would earn one.
 pub fn build6(offending: &[u8], error: IcmpError, src: Ipv6Addr) -> Option<OwnedPacket> {
     let header: &[u8; ipv6::HEADER_LEN] = offending.first_chunk()?;
     let (from, to) = (ipv6::src(header), ipv6::dst(header));

@@ -2,13 +2,13 @@
 
 use jsync_core::config::Globals;
 use jsync_core::stats::DropReason;
-use jsync_core::wire::view::{parse4, parse6};
 use jsync_core::xlat::{Refusal, icmp_error};
 
+use super::quotes::about_fragment6;
 use super::*;
 
 /// What n6 gets of an ICMPv4 error from `router` about a packet to n4's `port`.
-fn back_to6(bytes: &[u8], router: &str, own: u16, port: u16) -> Result<Vec<u8>, Refusal> {
+pub fn back_to6(bytes: &[u8], router: &str, own: u16, port: u16) -> Result<Vec<u8>, Refusal> {
     error_to6(bytes, a6(router), n6(own), n4_in_6(port), &Globals::default())
 }
 
@@ -68,18 +68,6 @@ fn hairpinned_error() {
     assert_eq!(got, Err(Refusal::Drop(DropReason::TtlExpired)));
 }
 
-/// What the parser says of the quoted packet.
-#[test]
-fn inner_packets() {
-    let inner = parse4(&hex(TTL_4)).unwrap().inner.unwrap();
-    assert_eq!((inner.src, inner.src_port), (a4("192.0.2.1"), 61001));
-    assert_eq!((inner.dst, inner.dst_port), (a4("198.51.100.9"), 443));
-    assert_eq!((inner.offset, inner.l4_offset, inner.end), (28, 48, 56));
-    let inner = parse6(&hex(PING_BACK_6)).unwrap().inner.unwrap();
-    assert_eq!((inner.dst, inner.dst_port), (a6("2001:db8::5"), 0x1111));
-    assert_eq!((inner.offset, inner.l4_offset, inner.end), (48, 88, 101));
-}
-
 /// An error with its type, code and second word changed.
 fn changed(example: &str, kind: u8, code: u8, rest: u32) -> Vec<u8> {
     let mut bytes = hex(example);
@@ -92,7 +80,7 @@ fn changed(example: &str, kind: u8, code: u8, rest: u32) -> Vec<u8> {
 }
 
 /// Type, code and second word of an error.
-fn head(bytes: &[u8]) -> (u8, u8, u32) {
+pub fn head(bytes: &[u8]) -> (u8, u8, u32) {
     assert_eq!(oracle::fault(bytes), None);
     let icmp = if bytes[0] >> 4 == 6 { 40 } else { 20 };
     let rest = bytes[icmp + 4..icmp + 8].try_into().unwrap();
@@ -245,90 +233,24 @@ fn mtu_plateaus() {
 /// RFC 7915 §5.2: 20 less, and 8 less if the packet had a Fragment header.
 #[test]
 fn mtu_6to4() {
-    for (mtu, expected) in [(0, 1260), (1279, 1260), (1280, 1260), (1500, 1480), (70000, 65535)] {
-        assert_eq!(head_6to4(2, 0, mtu), Ok((3, 4, expected)), "{mtu}");
+    let cases = [
+        (0, 1260, 1252),
+        (1279, 1260, 1252),
+        (1280, 1260, 1252),
+        (1281, 1261, 1253),
+        (1500, 1480, 1472),
+        (65555, 65535, 65527),
+        (65556, 65535, 65528),
+        (65563, 65535, 65535),
+        (65564, 65535, 65535),
+        (u32::MAX, 65535, 65535),
+    ];
+    for (mtu, whole, fragment) in cases {
+        assert_eq!(head_6to4(2, 0, mtu), Ok((3, 4, whole)), "{mtu}");
+        let bytes = about_fragment6(2, mtu);
+        let got = to4(&bytes, n4(53), mask(61001), &Globals::default(), 7).unwrap();
+        assert_eq!(head(&got), (3, 4, fragment), "{mtu}");
     }
-    let bytes = about_fragment6(2, 1500);
-    let got = to4(&bytes, n4(53), mask(61001), &Globals::default(), 7).unwrap();
-    assert_eq!(head(&got), (3, 4, 1472));
-}
-
-/// An error from n6 about the first fragment of a datagram.
-fn about_fragment6(kind: u8, rest: u32) -> Vec<u8> {
-    let mut bytes = hex(PORT_BACK_6);
-    bytes[48 + 6] = 44;
-    bytes.splice(88..88, [17, 0, 0, 1, 0xab, 0xcd, 0x01, 0x02]);
-    bytes[4..6].copy_from_slice(&69u16.to_be_bytes());
-    bytes[48 + 4..48 + 6].copy_from_slice(&21u16.to_be_bytes());
-    bytes[40] = kind;
-    bytes[41] = 0;
-    bytes[44..48].copy_from_slice(&rest.to_be_bytes());
-    oracle::finish(&mut bytes);
-    bytes
-}
-
-/// A quoted fragment keeps what made it one.
-#[test]
-fn quoted_fragments() {
-    let globals = Globals::default();
-    let got = to4(&about_fragment6(3, 0), n4(53), mask(61001), &globals, 7).unwrap();
-    assert_eq!(oracle::fault(&got), None);
-    assert_eq!(got[28..36], [0x45, 0, 0, 33, 0x01, 0x02, 0x20, 0]);
-
-    let mut bytes = hex(PORT_4);
-    bytes[28 + 6] = 0x20;
-    oracle::finish(&mut bytes);
-    let got = back_to6(&bytes, "64:ff9b::198.51.100.9", 40000, 53).unwrap();
-    assert_eq!(oracle::fault(&got), None);
-    assert_eq!(got[48 + 4..48 + 8], [0, 21, 44, 61]);
-    assert_eq!(got[88..96], [17, 0, 0, 1, 0, 0, 0, 7]);
-    assert_eq!(got[96..], hex(PORT_6)[88..]);
-
-    // A later fragment has no ports to find the session by.
-    bytes[28 + 7] = 1;
-    oracle::finish(&mut bytes);
-    let refused = Err(Refusal::Drop(DropReason::FragmentUntranslatable));
-    assert_eq!(back_to6(&bytes, "64:ff9b::198.51.100.9", 40000, 53), refused);
-}
-
-/// A checksum that is wrong in the quote stays wrong by the same difference; one that isn't
-/// there stays absent.
-#[test]
-fn inner_checksums() {
-    let mut bytes = hex(PORT_4);
-    bytes[54] ^= 0x10;
-    oracle::finish(&mut bytes);
-    let got = back_to6(&bytes, "64:ff9b::198.51.100.9", 40000, 53).unwrap();
-    let mut expected = hex(PORT_6);
-    assert_eq!(oracle::fault(&got), None);
-    let quoted = |bytes: &[u8]| u16::from_be_bytes([bytes[94], bytes[95]]);
-    let difference = |a: u16, b: u16| (u32::from(a) + 0xffff - u32::from(b)) % 0xffff;
-    let before = difference(
-        u16::from_be_bytes([bytes[54], bytes[55]]),
-        u16::from_be_bytes([hex(PORT_4)[54], hex(PORT_4)[55]]),
-    );
-    assert_ne!(before, 0);
-    assert_eq!(difference(quoted(&got), quoted(&expected)), before);
-
-    bytes[54..56].fill(0);
-    oracle::finish(&mut bytes);
-    let got = back_to6(&bytes, "64:ff9b::198.51.100.9", 40000, 53).unwrap();
-    expected[94..96].fill(0);
-    oracle::finish(&mut expected);
-    assert_bytes(&got, &expected);
-}
-
-/// Options in the quoted header go, as they would in the packet.
-#[test]
-fn quoted_options() {
-    let mut bytes = hex(PORT_4);
-    bytes[28] = 0x46;
-    bytes[31] += 4;
-    bytes.splice(48..48, [1, 1, 1, 0]);
-    bytes[3] += 4;
-    oracle::finish(&mut bytes);
-    let got = back_to6(&bytes, "64:ff9b::198.51.100.9", 40000, 53).unwrap();
-    assert_bytes(&got, &hex(PORT_6));
 }
 
 #[test]
@@ -388,126 +310,6 @@ fn errors_that_are_refused() {
     bytes[7] = 1;
     oracle::finish(&mut bytes);
     refuse6(bytes, DropReason::TtlExpired);
-}
-
-/// An MPLS label stack object behind its extension header (RFC 4884 §7, RFC 4950).
-const EXTENSION: [u8; 12] = [0x20, 0, 0x88, 0x19, 0, 8, 1, 1, 0x05, 0xdc, 0x51, 0x01];
-
-/// An error whose quote is padded to `quote` bytes and followed by an extension.
-fn extended(example: &str, quote: usize, extension: &[u8]) -> Vec<u8> {
-    let mut bytes = hex(example);
-    let six = bytes[0] >> 4 == 6;
-    let (icmp, unit) = if six { (40, 8) } else { (20, 4) };
-    bytes[icmp + if six { 4 } else { 5 }] = (quote / unit) as u8;
-    bytes.resize(icmp + 8 + quote, 0);
-    bytes.extend_from_slice(extension);
-    let field = if six { bytes.len() - 40 } else { bytes.len() } as u16;
-    let at = if six { 4 } else { 2 };
-    bytes[at..at + 2].copy_from_slice(&field.to_be_bytes());
-    oracle::finish(&mut bytes);
-    bytes
-}
-
-/// RFC 4884: the quote grows by 20 bytes, is padded to 128 at least, and is counted in units of
-/// 8 bytes instead of 4; the extension stays as it is.
-#[test]
-fn extensions_4to6() {
-    assert_eq!(oracle::sum(&EXTENSION), 0xffff);
-    for padding in [128, 132, 160] {
-        let bytes = extended(PING_4, padding, &EXTENSION);
-        let got = back_to6(&bytes, "64:ff9b::203.0.113.7", 0x1111, 0x1111).unwrap();
-        assert_eq!(head(&got), (1, 0, 16 << 24));
-        assert_eq!(got[48..101], hex(PING_6)[48..]);
-        assert!(got[101..176].iter().all(|&byte| byte == 0));
-        assert_bytes(&got[176..], &EXTENSION);
-    }
-}
-
-#[test]
-fn extensions_6to4() {
-    let bytes = extended(PING_BACK_6, 128, &EXTENSION);
-    let got = to4(&bytes, n4(0xf00d), mask(0xf00d), &Globals::default(), 0x77).unwrap();
-    assert_eq!(head(&got), (11, 0, 32 << 16));
-    assert_eq!(got[28..61], hex(PING_BACK_4)[28..]);
-    assert!(got[61..156].iter().all(|&byte| byte == 0));
-    assert_bytes(&got[156..], &EXTENSION);
-}
-
-/// The head of an error, without the quote, and a quoted segment with `len` bytes of data.
-fn long_quote(example: &str, ip: usize, len: usize) -> Vec<u8> {
-    let mut bytes = hex(example);
-    bytes.truncate(ip + 8);
-    let (head, at, field) = if ip == 20 {
-        (&hex(FRAG_NEEDED_4)[28..68], 2, 40 + len)
-    } else {
-        (&hex(TOO_BIG_BACK_6)[48..108], 4, 20 + len)
-    };
-    bytes.extend_from_slice(head);
-    let at = ip + 8 + at;
-    bytes[at..at + 2].copy_from_slice(&(field as u16).to_be_bytes());
-    bytes.extend(std::iter::repeat_n(b'z', len));
-    bytes
-}
-
-fn set_length(bytes: &mut [u8]) {
-    let (at, len) = if bytes[0] >> 4 == 6 { (4, bytes.len() - 40) } else { (2, bytes.len()) };
-    bytes[at..at + 2].copy_from_slice(&(len as u16).to_be_bytes());
-    oracle::finish(bytes);
-}
-
-/// RFC 4443 §3: at most 1280 bytes; RFC 1812 §4.3.2.3: at most 576.
-#[test]
-fn long_quotes_are_cut() {
-    let mut bytes = long_quote(TTL_4, 20, 1400);
-    set_length(&mut bytes);
-    let got = back_to6(&bytes, "64:ff9b::203.0.113.7", 40000, 443).unwrap();
-    assert_eq!((got.len(), head(&got)), (1280, (3, 0, 0)));
-    let mut bytes = long_quote(PING_BACK_6, 40, 1100);
-    set_length(&mut bytes);
-    let got = to4(&bytes, n4(443), mask(61001), &Globals::default(), 0x77).unwrap();
-    assert_eq!((got.len(), head(&got)), (576, (11, 0, 0)));
-}
-
-/// The quote makes room for the extension, down to 128 bytes; an extension too large even then
-/// is left out, since a part of it would fail its own checksum.
-#[test]
-fn long_quotes_make_room_for_extensions() {
-    for (extension, rest) in [(12, 134 << 16), (420, 32 << 16), (424, 0)] {
-        let mut bytes = long_quote(PING_BACK_6, 40, 576 - 60);
-        bytes[44] = 72;
-        bytes.extend(vec![0xee; extension]);
-        set_length(&mut bytes);
-        let got = to4(&bytes, n4(443), mask(61001), &Globals::default(), 0x77).unwrap();
-        assert_eq!((got.len(), head(&got)), (576, (11, 0, rest)), "{extension}");
-        let shown = got.iter().rev().take_while(|&&byte| byte == 0xee).count();
-        assert_eq!(shown, if rest == 0 { 0 } else { extension });
-    }
-}
-
-/// What has no place for extensions in the other family loses them.
-#[test]
-fn extensions_without_counterpart() {
-    for (code, expected) in [(2, (4, 1, 6)), (4, (2, 0, 1420))] {
-        let mut bytes = extended(PING_4, 128, &EXTENSION);
-        bytes[20..22].copy_from_slice(&[3, code]);
-        bytes[26..28].copy_from_slice(&1400u16.to_be_bytes());
-        oracle::finish(&mut bytes);
-        let got = back_to6(&bytes, "64:ff9b::203.0.113.7", 0x1111, 0x1111).unwrap();
-        assert_eq!((got.len(), head(&got)), (101, expected));
-    }
-}
-
-/// A length that points out of the message, or below the least that RFC 4884 knows, is none.
-#[test]
-fn lengths_that_lie() {
-    for (length, quoted) in [(255, 13), (33, 13), (3, 13)] {
-        let mut bytes = hex(PORT_4);
-        bytes[25] = length;
-        oracle::finish(&mut bytes);
-        let got = back_to6(&bytes, "64:ff9b::198.51.100.9", 40000, 53).unwrap();
-        assert_eq!(got.len(), 88 + quoted);
-        assert_bytes(&got, &hex(PORT_6));
-    }
 }
 
 /// Errors about errors are never answered, so that a refusal can't start an exchange.

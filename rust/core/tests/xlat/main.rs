@@ -3,11 +3,14 @@
 
 #![allow(clippy::unwrap_used)] // A helper that fails fails its test.
 
+mod checksums;
 mod errors;
+mod extensions;
 mod oracle;
 mod packets;
 mod parse;
 mod properties;
+mod quotes;
 mod replies;
 
 use std::net::{Ipv4Addr, Ipv6Addr};

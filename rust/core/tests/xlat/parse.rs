@@ -194,6 +194,45 @@ fn fragments_that_lie() {
     assert_eq!(reason(&bytes), DropReason::FragmentUntranslatable);
 }
 
+/// A fragment of nothing is none, wherever it claims to be.
+#[test]
+fn empty_fragments() {
+    for word in [0x0001u16, 0x0010, 0x0011] {
+        let mut bytes = changed(FRAGMENT_6_FIRST, 42, &word.to_be_bytes());
+        bytes.truncate(48);
+        bytes[5] = 8;
+        assert_eq!(reason(&bytes), DropReason::Malformed, "{word:#x}");
+    }
+    for word in [0x2000u16, 0x0002, 0x2002] {
+        let mut bytes = changed(REPLY_FRAGMENT_4_LAST, 6, &word.to_be_bytes());
+        bytes.truncate(20);
+        bytes[3] = 20;
+        bytes[10..12].fill(0);
+        let checksum = !oracle::sum(&bytes);
+        bytes[10..12].copy_from_slice(&checksum.to_be_bytes());
+        assert_eq!(reason(&bytes), DropReason::Malformed, "{word:#x}");
+    }
+}
+
+/// The last byte that an IPv4 packet can have is the 65515th of its payload.
+#[test]
+fn last_fragments_end_where_packets_do() {
+    for (len, fits) in [(1, true), (3, true), (4, false), (8, false)] {
+        let mut bytes = changed(FRAGMENT_6_LAST, 42, &65512u16.to_be_bytes());
+        bytes.truncate(48 + len);
+        bytes[5] = 8 + len as u8;
+        assert_eq!(parse(&bytes).is_ok(), fits, "{len}");
+        let mut bytes = hex(REPLY_FRAGMENT_4_LAST);
+        bytes.truncate(20 + len);
+        bytes[3] = 20 + len as u8;
+        bytes[6..8].copy_from_slice(&(65512u16 / 8).to_be_bytes());
+        bytes[10..12].fill(0);
+        let checksum = !oracle::sum(&bytes[..20]);
+        bytes[10..12].copy_from_slice(&checksum.to_be_bytes());
+        assert_eq!(parse(&bytes).is_ok(), fits, "{len}");
+    }
+}
+
 /// A chain of extension headers ends somewhere.
 #[test]
 fn endless_extension_headers() {

@@ -47,6 +47,18 @@ fn every_error() {
     }
 }
 
+/// The field of ICMPv4 has 16 bits, that of ICMPv6 has 32.
+#[test]
+fn large_mtus() {
+    for (mtu, four) in [(65535, 65535), (65536, 65535), (u32::MAX, 65535)] {
+        let error = IcmpError::TooBig { mtu };
+        let got = icmp_error::build4(&hex(UDP_REPLY_4), error, a4("192.0.2.1")).unwrap();
+        assert_eq!(head(&got.bytes[20..]), (3, 4, four));
+        let got = icmp_error::build6(&hex(UDP_6), error, a6("64:ff9b::1")).unwrap();
+        assert_eq!(head(&got.bytes[40..]), (2, 0, mtu));
+    }
+}
+
 /// At most 576 and 1280 bytes, and no padding.
 #[test]
 fn quotes_are_cut() {
@@ -112,19 +124,78 @@ fn errors_that_must_not_be_sent() {
     assert_eq!(build6(&hex(UDP_6)[..39]), None);
 }
 
+/// UDP_6, or a fragment of it, behind extension headers: number and bytes of each, without the
+/// number of the next.
+fn behind(headers: &[(u8, &[u8])]) -> Vec<u8> {
+    let mut bytes = hex(UDP_6);
+    let (mut at, mut number_at) = (40, 6);
+    for &(number, rest) in headers {
+        bytes[number_at] = number;
+        bytes.splice(at..at, [&[17], rest].concat());
+        bytes[5] += 1 + rest.len() as u8;
+        number_at = at;
+        at += 1 + rest.len();
+    }
+    bytes
+}
+
+fn told_at(bytes: &[u8]) -> u32 {
+    match parse6(bytes) {
+        Err(Refusal::Reply(DropReason::RoutingHeader, IcmpError::HeaderField { pointer })) => {
+            pointer
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+const HOP_BY_HOP: (u8, &[u8]) = (0, &[0, 1, 4, 0, 0, 0, 0]);
+const ROUTING_DONE: (u8, &[u8]) = (43, &[1, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8]);
+const ROUTING: (u8, &[u8]) =
+    (43, &[2, 0, 1, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 1, 2, 3, 4, 5, 6, 7, 8]);
+
 /// RFC 7915 §5.1: the error points at Segments Left, wherever the Routing header is.
 #[test]
 fn routing_header_with_segments_left() {
-    let mut bytes = hex(UDP_6);
-    bytes[6] = 0;
-    bytes[5] += 32;
-    let headers = [[43, 0, 1, 4, 0, 0, 0, 0].as_slice(), &[17, 2, 0, 1], &[0; 20]].concat();
-    bytes.splice(40..40, headers);
+    let bytes = behind(&[HOP_BY_HOP, ROUTING]);
     let error = IcmpError::HeaderField { pointer: 51 };
     assert_eq!(parse6(&bytes), Err(Refusal::Reply(DropReason::RoutingHeader, error)));
     let got = icmp_error::build6(&bytes, error, a6("64:ff9b::1")).unwrap();
     assert_eq!(oracle::fault(&got.bytes), None);
     assert_eq!(head(&got.bytes[40..]), (4, 0, 51));
+    assert_bytes(&got.bytes[48..], &bytes);
+}
+
+/// It doesn't matter of which type the Routing header is, nor what it has in common with others: of
+/// several the first that isn't used up is the fault.
+#[test]
+fn routing_headers_of_every_type_and_in_every_place() {
+    for kind in 0..=255 {
+        let mut bytes = behind(&[ROUTING]);
+        bytes[42] = kind;
+        assert_eq!(told_at(&bytes), 43, "{kind}");
+        bytes[43] = 0;
+        assert_eq!(parse6(&bytes).map(|view| (view.l4_offset, view.src_port)), Ok((64, 40000)));
+    }
+    assert_eq!(told_at(&behind(&[ROUTING_DONE, ROUTING])), 40 + 16 + 3);
+    assert_eq!(told_at(&behind(&[ROUTING, ROUTING_DONE])), 43);
+    assert_eq!(told_at(&behind(&[ROUTING, HOP_BY_HOP, ROUTING])), 43);
+    // What stands there in another header is not a number of segments.
+    assert!(parse6(&behind(&[(60, &[0, 1, 1, 0, 1, 0, 0])])).is_ok());
+}
+
+/// In front of a fragment likewise; but a fragment that isn't first earns no error, or each would.
+#[test]
+fn routing_headers_of_fragments() {
+    for (offset, is_told) in [([0, 1], true), ([0, 9], false)] {
+        let fragment = [0, offset[0], offset[1], 0, 0, 0, 7];
+        let mut bytes = behind(&[ROUTING, (44, &fragment)]);
+        bytes.extend([0; 3]);
+        bytes[5] += 3;
+        assert_eq!(told_at(&bytes), 43);
+        let error = IcmpError::HeaderField { pointer: 43 };
+        let told = icmp_error::build6(&bytes, error, a6("64:ff9b::1"));
+        assert_eq!(told.is_some(), is_told);
+    }
 }
 
 /// RFC 7915 §4.1: loose and strict source routes that aren't used up earn a 3/5; used-up ones
