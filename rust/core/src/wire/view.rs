@@ -404,6 +404,8 @@ fn parse_l4<A: Family>(view: &mut View<A>, packet: &[u8], protocol: u8) -> Resul
             }
             A::icmp(view, packet)
         }
+        // For neighbours alone: nobody means it for a host behind us, nor is told (RFC 7915 §4.2).
+        ipv4::IGMP => Err(DropReason::UnsupportedProtocol.into()),
         // The later fragments of such a datagram would earn an error each.
         _ if view.fragment.is_some() => Err(DropReason::UnsupportedProtocol.into()),
         _ => {

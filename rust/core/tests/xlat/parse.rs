@@ -152,6 +152,8 @@ fn protocols() {
     }
     assert_eq!(parse(&changed(ECHO_6, 6, &[1])), Err(told));
     assert_eq!(parse(&changed(ECHO_REPLY_4, 9, &[58])), Err(told));
+    // IGMP is for a router's neighbours alone (RFC 7915 §4.2).
+    assert_eq!(reason(&changed(UDP_REPLY_4, 9, &[2])), DropReason::UnsupportedProtocol);
     // Every fragment would earn an error.
     assert_eq!(reason(&changed(FRAGMENT_6_FIRST, 40, &[132])), DropReason::UnsupportedProtocol);
 }
