@@ -306,6 +306,28 @@ fn errors_that_are_refused() {
     bytes[48 + 8] ^= 1;
     oracle::finish(&mut bytes);
     refuse6(bytes, DropReason::Malformed);
+    // Seven bytes of the quoted transport header.
+    let mut bytes = hex(PORT_BACK_6);
+    bytes.truncate(95);
+    bytes[5] = 55;
+    oracle::finish(&mut bytes);
+    refuse6(bytes, DropReason::Malformed);
+    // An error about an error, about what answers to none, and about UDP-Lite.
+    for (at, value, reason) in [
+        (88, 1, DropReason::UnsupportedIcmp),
+        (88, 135, DropReason::UnsupportedIcmp),
+        (54, 136, DropReason::UnsupportedProtocol),
+    ] {
+        let mut bytes = hex(PING_BACK_6);
+        bytes[at] = value;
+        oracle::finish(&mut bytes);
+        refuse6(bytes, reason);
+    }
+    // The other family's packet.
+    let mut bytes = hex(PORT_BACK_6);
+    bytes[48] = 0x45;
+    oracle::finish(&mut bytes);
+    refuse6(bytes, DropReason::Malformed);
     let mut bytes = hex(PORT_BACK_6);
     bytes[7] = 1;
     oracle::finish(&mut bytes);
