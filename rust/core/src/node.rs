@@ -5,6 +5,7 @@
 
 use alloc::vec::Vec;
 use core::net::IpAddr;
+use core::ops::Range;
 
 use crate::addr::Pool6;
 use crate::config::{Config, ConfigError};
@@ -356,8 +357,8 @@ impl Sessions for Nat64 {
         self.openers()
     }
 
-    fn release_openers(&mut self, now: Time, count: u64) {
-        self.release_openers(now, count);
+    fn release_openers(&mut self, now: Time, numbers: &[Range<u64>]) {
+        self.release_openers(now, numbers);
     }
 
     fn pop_query(&mut self) -> Option<Query> {

@@ -155,7 +155,7 @@ fn a_packet_that_was_held_keeps_its_mark() {
     // Meanwhile the operator has removed the mapping: it gets another of the same mark.
     let src6 = "2001:db8::1#4000".parse().unwrap();
     nat64.bib_remove(jsync_core::tuple::Proto::Udp, Some(src6), None).unwrap();
-    nat64.release_openers(T0, 1);
+    nat64.release_openers(T0, core::slice::from_ref(&(0..1)));
     let Wire::V4(src, ..) = Wire::read(&nat64.poll_packet().unwrap().bytes) else { panic!() };
     assert_eq!(src, a4("192.0.2.5"));
 }

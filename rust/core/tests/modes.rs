@@ -276,6 +276,61 @@ fn a_lost_update_is_told_again_before_the_time_is_over() {
     assert_eq!(net.departures(t0).iter().map(|(_, after, _)| *after).collect::<Vec<_>>(), [12]);
 }
 
+/// Repeats that are on the network, as (receiver in the header, number of the update).
+fn repeats(net: &Net) -> Vec<(u8, u64)> {
+    let updates = net.wire.iter().filter(|(.., bytes)| bytes[5] == 3);
+    let read = |bytes: &[u8]| (bytes[15], u64::from_be_bytes(bytes[36..44].try_into().unwrap()));
+    updates.map(|(.., bytes)| read(bytes)).collect()
+}
+
+#[test]
+fn a_lost_update_holds_up_no_openers_but_its_own() {
+    let mut net = Net::new(3, SLICES, "", durable(Durability::Acked));
+    let t0 = net.now;
+    net.cut = vec![(1, 2)];
+    assert_eq!(net.send(1, &from6(udp(5000, 53)).bytes()), None);
+    net.cut.clear();
+    let first = repeats(&net)[0].1;
+    net.step();
+    for port in [5001, 5002] {
+        assert_eq!(net.send(1, &from6(udp(port, 53)).bytes()), None);
+    }
+    net.run(8);
+    let left = net.departures(t0);
+    let told: Vec<_> = left.iter().map(|(_, after, wire)| (*after, ports(wire).0)).collect();
+    assert_eq!(told, [(3, a4("192.0.2.1")); 2]);
+    // Who has it isn't told again.
+    net.step();
+    assert_eq!(repeats(&net), [(2, first)]);
+    net.run(10);
+    assert_eq!(net.departures(t0).iter().map(|(_, after, _)| *after).collect::<Vec<_>>(), [12]);
+    assert_eq!(net.count(1, Counter::HeldTimeouts), 0);
+}
+
+#[test]
+fn an_ack_that_was_overtaken_takes_nothing_back() {
+    let mut net = Net::new(3, SLICES, "", durable(Durability::Acked));
+    let t0 = net.now;
+    net.cut = vec![(3, 1)];
+    assert_eq!(net.send(1, &from6(udp(5000, 53)).bytes()), None);
+    net.step();
+    let ack = net.wire.iter().position(|(.., bytes)| bytes[5] == 9).unwrap();
+    let first = net.wire.remove(ack);
+    assert_eq!(net.send(1, &from6(udp(5001, 53)).bytes()), None);
+    net.run(3);
+    net.wire.extend(first);
+    net.cut.clear();
+    net.run(6);
+    assert!(net.departures(t0).is_empty());
+    let mut repeated = Vec::new();
+    for _ in 0..4 {
+        repeated.extend(repeats(&net).iter().map(|(to, _)| *to));
+        net.step();
+    }
+    assert_eq!(repeated, [3, 3], "node 2 has both");
+    assert_eq!(net.departures(t0).iter().map(|(_, after, _)| *after).collect::<Vec<_>>(), [12, 12]);
+}
+
 #[test]
 fn no_opener_waits_longer_than_it_may() {
     for durability in [Durability::Sent, Durability::Acked] {

@@ -1,6 +1,7 @@
 //! Active/active without VRRP, packets spread over the nodes by chance: what each mode promises.
 
 use jsync_core::sync::Durability;
+use jsync_sim::clock::millis;
 use jsync_sim::modes::{Figures, Mode, play};
 
 fn run(nodes: usize, durability: Durability, pull: bool, death: bool, seed: u64) -> Figures {
@@ -38,6 +39,24 @@ fn with_acked_or_pull_no_connection_fails_or_waits_for_a_packet_to_be_sent_again
             }
         }
     }
+}
+
+#[test]
+fn lost_frames_hold_up_few_packets() {
+    for seed in 0..2 {
+        let mode = Mode { durability: Durability::Acked, loss: 200, flows: 100, ..Mode::new(3) };
+        let figures = play(mode, seed);
+        let (held, late) = figures.held;
+        assert!(held > 400 && late * 20 < held, "{figures:?}");
+        assert_eq!((figures.failed, figures.violations.len()), (0, 0), "{figures:?}");
+    }
+}
+
+#[test]
+fn where_acks_take_long_nothing_is_said_twice() {
+    let acked = Mode { durability: Durability::Acked, flows: 100, ..Mode::new(3) };
+    let frames = |delay| play(Mode { delay, ..acked }, 1).frames;
+    assert!(frames(millis(12)) < frames(100) * 1.1, "{} {}", frames(millis(12)), frames(100));
 }
 
 #[test]

@@ -7,6 +7,7 @@
 
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec;
+use core::ops::Range;
 
 use super::Nat64;
 use super::incoming::{Tuple4, Tuple6};
@@ -275,10 +276,13 @@ impl Nat64 {
         self.held.opened
     }
 
-    /// Lets the first `count` openers of all go on, as far as they still wait.
-    pub fn release_openers(&mut self, now: Time, count: u64) {
-        while let Some(opener) = pop_front_if(&mut self.held.openers, |w| w.number < count) {
-            self.held.ready.push_back(opener.packet);
+    /// Lets the openers of these numbers, from 0, go on, as far as they still wait.
+    pub fn release_openers(&mut self, now: Time, numbers: &[Range<u64>]) {
+        let Held { openers, ready, .. } = &mut self.held;
+        for numbers in numbers {
+            let from = openers.partition_point(|w| w.number < numbers.start);
+            let until = openers.partition_point(|w| w.number < numbers.end);
+            ready.extend(openers.drain(from..until).map(|opener| opener.packet));
         }
         self.let_go(now);
     }

@@ -18,7 +18,7 @@ use crate::sync::event::{Event, Events, Reason};
 use crate::sync::frame::{FrameError, Kind, OpenFrame};
 use crate::sync::graves::Graves;
 use crate::sync::message::{
-    self, DigestRequest, DigestsHead, Greeting, Hello, SnapshotHead, SnapshotRequest, UpdateRange,
+    self, Arrived, DigestRequest, DigestsHead, Greeting, Hello, SnapshotHead, SnapshotRequest,
 };
 use crate::sync::peer::{Candidate, Incarnation, Input, Peer, PeerStatus, Peers, State};
 use crate::sync::pull::Pulls;
@@ -351,8 +351,12 @@ impl Sync {
                 self.update(now, node, body, header.count, sessions)?;
             }
             Kind::Ack => {
-                known.ack = UpdateRange::take(body).ok_or(Malformed)?;
-                self.acknowledged(now, sessions);
+                let ack = Arrived::take(body, header.count).ok_or(Malformed)?;
+                // One that was overtaken has less to say.
+                if header.seq > known.ack_seq {
+                    (known.ack, known.ack_seq) = (ack, header.seq);
+                    self.acknowledged(now, sessions);
+                }
             }
             Kind::Pull => self.pull(now, node, body, header.count, sessions)?,
             Kind::Pulled => self.pulled(now, node, body, header.count, sessions)?,

@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 use crate::sync::buckets::BUCKETS;
 use crate::sync::bytes::{Put, Reader};
 use crate::sync::digest::{Digests, Field};
+use crate::sync::sequence::WINDOW;
 use crate::table::{Query, Wanted};
 use crate::tuple::{Endpoint4, Endpoint6, Proto};
 
@@ -21,8 +22,8 @@ pub const SNAPSHOT_HEAD_LEN: usize = 13;
 /// Bytes of a range in a NACK.
 pub const UPDATE_RANGE_LEN: usize = 16;
 
-/// Bytes of an ACK's body.
-pub const ACK_LEN: usize = 16;
+/// The most words of an ACK's bitmap: as far behind a missing update as others are kept track of.
+pub const MAX_ACK_WORDS: usize = (WINDOW / 64) as usize;
 /// Bytes of the longest entry of a PULL.
 pub const PULL_LEN: usize = 33;
 
@@ -134,17 +135,56 @@ pub struct UpdateRange {
     pub last: u64,
 }
 
-impl UpdateRange {
-    pub(crate) fn put(&self, out: &mut Vec<u8>) {
-        out.put(self.first.to_be_bytes());
-        out.put(self.last.to_be_bytes());
+/// What has arrived: the first (8) and the last (8) of the updates without a gap, then a bitmap of
+/// those behind them, as many words (8) as the header's count.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Arrived {
+    /// All of these.
+    pub range: UpdateRange,
+    /// The lowest bit of the first word is the update behind the range, which is missing.
+    pub later: Vec<u64>,
+}
+
+impl Arrived {
+    /// Nothing.
+    pub(crate) fn nothing() -> Self {
+        Self { range: UpdateRange { first: u64::MAX, last: 0 }, later: Vec::new() }
     }
 
-    pub(crate) fn take(body: &[u8]) -> Option<Self> {
+    /// How many words of the bitmap fit a body of `max_body` bytes.
+    pub(crate) fn room(max_body: usize) -> usize {
+        (max_body.saturating_sub(UPDATE_RANGE_LEN) / 8).min(MAX_ACK_WORDS)
+    }
+
+    /// Whether an update has arrived.
+    pub(crate) fn has(&self, number: u64) -> bool {
+        let Some(bit) = number.checked_sub(self.range.last).and_then(|n| n.checked_sub(1)) else {
+            return number >= self.range.first;
+        };
+        let word = usize::try_from(bit / 64).ok().and_then(|word| self.later.get(word));
+        word.is_some_and(|word| word & 1 << (bit % 64) != 0)
+    }
+
+    /// Whether all updates of a range have arrived.
+    pub(crate) fn has_all(&self, updates: UpdateRange) -> bool {
+        (updates.first..=updates.last).all(|number| self.has(number))
+    }
+
+    pub(crate) fn put(&self, out: &mut Vec<u8>) {
+        out.put(self.range.first.to_be_bytes());
+        out.put(self.range.last.to_be_bytes());
+        self.later.iter().for_each(|word| out.put(word.to_be_bytes()));
+    }
+
+    pub(crate) fn take(body: &[u8], count: u16) -> Option<Self> {
         let mut reader = Reader::new(body);
-        let range = Self { first: reader.u64()?, last: reader.u64()? };
+        let range = UpdateRange { first: reader.u64()?, last: reader.u64()? };
+        if usize::from(count) > MAX_ACK_WORDS {
+            return None;
+        }
+        let later = (0..count).map(|_| reader.u64()).collect::<Option<_>>()?;
         reader.end()?;
-        Some(range)
+        Some(Self { range, later })
     }
 }
 

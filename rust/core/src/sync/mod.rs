@@ -21,6 +21,8 @@ mod sequence;
 #[cfg(test)]
 mod tests;
 
+use core::ops::Range;
+
 use crate::stats::Stats;
 use crate::table::{Change, Holding, Learned, Query, SessionKey, SessionRecord};
 use crate::time::Time;
@@ -68,8 +70,8 @@ pub trait Sessions {
     fn openers(&self) -> u64 {
         0
     }
-    /// Lets the first `count` of all of them go.
-    fn release_openers(&mut self, _now: Time, _count: u64) {}
+    /// Lets some of them go, by their numbers.
+    fn release_openers(&mut self, _now: Time, _numbers: &[Range<u64>]) {}
     /// The next question for peers.
     fn pop_query(&mut self) -> Option<Query> {
         None

@@ -3,7 +3,7 @@
 use alloc::collections::{BTreeMap, VecDeque};
 
 use crate::sync::digest::Field;
-use crate::sync::message::UpdateRange;
+use crate::sync::message::{Arrived, UpdateRange};
 use crate::sync::resync::Plan;
 use crate::sync::sequence::{Incoming, ReplayWindow};
 use crate::time::Time;
@@ -131,8 +131,9 @@ pub(crate) struct Incarnation {
     pub mismatch: Option<Field>,
     pub incoming: Incoming,
     pub acknowledged: u64,
-    /// The updates of ours that it has said in its last ACK to have, without a gap.
-    pub ack: UpdateRange,
+    /// The updates of ours that it has said in its last ACK to have, and that frame's number.
+    pub ack: Arrived,
+    pub ack_seq: u64,
     /// It has asked for an ACK.
     pub ack_due: bool,
     /// Its table has sessions that we may lack: it has to be fetched.
@@ -162,7 +163,8 @@ impl Incarnation {
             mismatch: None,
             incoming: Incoming::after(last),
             acknowledged: 0,
-            ack: UpdateRange { first: u64::MAX, last: 0 },
+            ack: Arrived::nothing(),
+            ack_seq: 0,
             ack_due: false,
             lacking: false,
             plan: None,

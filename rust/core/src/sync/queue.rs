@@ -118,6 +118,12 @@ impl Outgoing {
         }
     }
 
+    /// An update, if it is still kept.
+    pub fn kept(&self, number: u64) -> Option<Body> {
+        let index = number.checked_sub(self.oldest()).and_then(|i| usize::try_from(i).ok());
+        index.and_then(|i| self.kept.get(i)).cloned()
+    }
+
     /// Takes the first of `wanted` and repeats it. `Some(None)` if it is no longer kept.
     pub fn repeat(&self, wanted: &mut VecDeque<UpdateRange>) -> Option<Option<Body>> {
         let range = wanted.front_mut()?;
@@ -129,8 +135,7 @@ impl Outgoing {
         } else {
             range.first += 1;
         }
-        let index = number.checked_sub(self.oldest()).and_then(|i| usize::try_from(i).ok());
-        let body = index.and_then(|i| self.kept.get(i)).cloned();
+        let body = self.kept(number);
         if body.is_none() {
             // Nor are the others worth a look each: a range is as long as its sender likes.
             wanted.clear();

@@ -429,6 +429,9 @@ impl Sync {
         let bury = |key: &SessionKey, version| graves.bury(now, *key, version);
         let body = self.outgoing.next_update(now, room, sessions, bury);
         let urgent = self.has_unmarked(sessions);
+        if body.is_some() && urgent {
+            self.durable.first.get_or_insert(self.outgoing.last);
+        }
         let frame = body.map(|body| {
             sessions.stats().add(Counter::UpdatesSent, body.count.into());
             self.tail_at = Some(now + TAIL_MS);
@@ -442,9 +445,10 @@ impl Sync {
     }
 
     fn repetition(&mut self, now: Time, sessions: &mut impl Sessions) -> Option<Transmit> {
-        if let Some(body) = self.outgoing.repeat(&mut self.durable.repeat).flatten() {
+        while let Some((to, number)) = self.durable.repeat.pop_front() {
+            let Some(body) = self.outgoing.kept(number) else { continue };
             sessions.stats().add(Counter::UpdatesSent, body.count.into());
-            return Some(self.frame(Kind::Update, 0, body).urgent(true));
+            return Some(self.frame(Kind::Update, to, body).urgent(true));
         }
         let node = self.peers.known().find(|(_, known)| !known.wanted.is_empty())?.0;
         let known = self.peers.known_mut(node)?;

@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use crate::sync::message::UpdateRange;
+use crate::sync::message::{Arrived, UpdateRange};
 use crate::time::Time;
 
 const WORDS: usize = 64;
@@ -123,9 +123,22 @@ impl Incoming {
         self.next - 1
     }
 
-    /// The updates without a gap up to the last of them that have truly arrived.
-    pub fn arrived(&self) -> UpdateRange {
-        UpdateRange { first: self.since, last: self.next - 1 }
+    /// What has truly arrived; of what is behind a gap, as much as `words` of a bitmap hold.
+    pub fn arrived(&self, words: usize) -> Arrived {
+        let range = UpdateRange { first: self.since, last: self.next - 1 };
+        let mut later = Vec::new();
+        for number in self.next..=self.arrived.highest {
+            let bit = number - self.next;
+            let word = (bit / 64) as usize;
+            if word == words {
+                break;
+            }
+            if self.arrived.seen(number) {
+                later.resize(word + 1, 0);
+                later[word] |= 1 << (bit % 64);
+            }
+        }
+        Arrived { range, later }
     }
 
     /// An update of this number is here.
@@ -247,6 +260,14 @@ mod tests {
             let expected: BTreeSet<u64> = lost.range(..=last).copied().collect();
             prop_assert_eq!(&asked, &expected);
             prop_assert_eq!(incoming.gaps, expected.len() as u64);
+            let arrived = incoming.arrived(usize::MAX);
+            for number in 1..last + 70 {
+                let has = number <= last && !lost.contains(&number);
+                prop_assert_eq!(arrived.has(number), has, "{}", number);
+            }
+            let cut = incoming.arrived(2);
+            let end = incoming.next + 2 * 64;
+            prop_assert!((1..last + 70).all(|n| cut.has(n) == (arrived.has(n) && n < end)));
             for number in asked {
                 prop_assert_eq!(incoming.arrive(number), Arrival::Late);
             }
