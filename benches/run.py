@@ -144,14 +144,14 @@ def show(row: Row) -> None:
     rate = f"{1e9 / row['value']:,.0f}" if row["unit"] == "ns" else ""
     ratio = "" if row["ratio"] is None else f"{row['ratio']:.3g}"
     value = f"{row['value']:,.1f}" if row["value"] >= 10 else f"{row['value']:.3g}"
-    columns = f"{row['name']:<36} {value:>16} {row['unit']:<12} {ratio:>8} {rate:>12}"
+    columns = f"{row['name']:<44} {value:>16} {row['unit']:<12} {ratio:>8} {rate:>12}"
     print(columns.rstrip(), flush=True)
 
 
 def main() -> None:
     """Measure what is asked for."""
     prefix = sys.argv[1] if len(sys.argv) > 1 else ""
-    columns = f"{'name':<36} {'value':>16} {'unit':<12} {'ratio':>8} {'a second':>12}"
+    columns = f"{'name':<44} {'value':>16} {'unit':<12} {'ratio':>8} {'a second':>12}"
     print(columns, flush=True)
     program = build()
     rows = core(program, prefix) + instructions(program, prefix)

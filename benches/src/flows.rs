@@ -8,6 +8,7 @@ use jsync_core::nat64::Nat64;
 use jsync_core::packet::{Gso, HEADROOM, Offload, Outcome, Packet};
 use jsync_core::time::Time;
 use jsync_io::Ahead;
+use nix::sys::resource::{UsageWho, getrusage};
 
 /// Packets handed over at once, as the worker does.
 pub const BURST: usize = 64;
@@ -48,8 +49,9 @@ impl Shape {
     }
 }
 
-/// SYN, or ACK alone.
+/// Flags of a TCP segment.
 pub const SYN: u8 = 0x02;
+pub const RST: u8 = 0x04;
 pub const SYN_ACK: u8 = 0x12;
 pub const ACK: u8 = 0x10;
 
@@ -146,25 +148,56 @@ fn write_l4(to: &mut [u8], shape: Shape, src: u16, dst: u16, flags: u8) {
     }
 }
 
-/// How long something took: by the clock, and in this thread's time on a CPU. What other threads
-/// take is not in the latter, page faults are, and what a hypervisor takes.
+/// What something took: by the clock, and in this thread's time on a CPU. What other threads take
+/// is not in the latter, page faults are, and what a hypervisor takes.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Took {
     pub wall: Duration,
     pub cpu: Duration,
+    /// Pages that the system had to find first.
+    pub faults: i64,
+    /// How often the thread gave up its CPU or lost it.
+    pub switches: i64,
 }
 
 impl Took {
     pub fn by(act: impl FnOnce()) -> Self {
+        let (faults, switches) = usage();
         let cpu = cpu_time();
         let wall = Instant::now();
         act();
-        Self { wall: wall.elapsed(), cpu: cpu_time() - cpu }
+        let (wall, cpu) = (wall.elapsed(), cpu_time() - cpu);
+        let (faults_now, switches_now) = usage();
+        Self { wall, cpu, faults: faults_now - faults, switches: switches_now - switches }
     }
+}
 
-    /// Each the longer of both.
-    pub fn max(self, other: Self) -> Self {
-        Self { wall: self.wall.max(other.wall), cpu: self.cpu.max(other.cpu) }
+/// Page faults and context switches of this thread.
+fn usage() -> (i64, i64) {
+    let usage = getrusage(UsageWho::RUSAGE_THREAD).expect("Linux tells of threads");
+    let faults = usage.minor_page_faults() + usage.major_page_faults();
+    let switches = usage.voluntary_context_switches() + usage.involuntary_context_switches();
+    (faults, switches)
+}
+
+/// All bursts together, in time on a CPU, and the longest.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Bursts {
+    pub cpu: Duration,
+    /// The one that took the most time on a CPU, and the one that took the most by the clock.
+    pub longest: Took,
+    pub longest_wall: Took,
+}
+
+impl Bursts {
+    pub fn add(&mut self, took: Took) {
+        self.cpu += took.cpu;
+        if took.cpu > self.longest.cpu {
+            self.longest = took;
+        }
+        if took.wall > self.longest_wall.wall {
+            self.longest_wall = took;
+        }
     }
 }
 
@@ -195,31 +228,29 @@ pub fn nat64(sessions: u32, pool4: &str, ports: &str) -> Nat64 {
     Nat64::new(config, &[7; 32]).expect("the configuration is right")
 }
 
-/// Opens `count` flows and returns their masks, the time all took, and that of the longest burst.
+/// Opens `count` flows and returns their masks, and what it took to make the sessions.
 pub fn open(
     nat64: &mut Nat64,
     shape: Shape,
     count: u32,
     now: Time,
-) -> (Vec<(Ipv4Addr, u16)>, Duration, Took) {
+) -> (Vec<(Ipv4Addr, u16)>, Bursts) {
     let mut masks = Vec::with_capacity(count as usize);
     let shape = Shape { payload: shape.payload.min(64), gso: false, ..shape };
     let mut buffers = Buffers::new(shape);
     // As the driver of a node does.
     let mut ahead = Ahead::new().expect("there are threads");
     ahead.follow(nat64.unused_memory());
-    let (mut total, mut longest) = (Duration::ZERO, Took::default());
+    let mut bursts = Bursts::default();
     while masks.len() < count as usize {
         let first = masks.len() as u32;
         let burst = (count - first).min(BURST as u32) as usize;
         for slot in 0..burst {
             buffers.write_v6(slot, shape, first + slot as u32, SYN);
         }
-        let took = buffers.translate_then(nat64, now, burst, true, |_, packet| {
+        bursts.add(buffers.translate_then(nat64, now, burst, true, |_, packet| {
             masks.push(mask_of(packet));
-        });
-        total += took.wall;
-        longest = longest.max(took);
+        }));
         ahead.follow(nat64.unused_memory());
     }
     if shape.proto == 6 {
@@ -230,5 +261,5 @@ pub fn open(
             buffers.translate(nat64, now, group.len(), true);
         }
     }
-    (masks, total, longest)
+    (masks, bursts)
 }

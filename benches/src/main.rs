@@ -25,6 +25,14 @@ fn main() {
         println!("{}", count.expect("a kind such as v6to4/udp64"));
         return;
     }
+    if prefix == "--alone" {
+        let mut args = std::env::args().skip(2);
+        let mut next = || args.next().expect("a measurement, a size, a line's time and a prefix");
+        let (what, size, line, prefix) = (next(), next(), next(), next());
+        let line = line.parse().expect("a number of nanoseconds");
+        session::run_alone(&mut Report::new(prefix), &what, &size, line);
+        return;
+    }
     let mut report = Report::new(prefix);
     report.print_memory();
     translate::run(&mut report);

@@ -14,6 +14,11 @@ impl Report {
         Self { prefix, random_line_ns: None }
     }
 
+    /// With what the wanted names begin.
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
     /// Whether `name` is wanted. A group may ask with its own prefix: one is the other's beginning.
     pub fn wants(&self, name: &str) -> bool {
         name.starts_with(&self.prefix) || self.prefix.starts_with(name)

@@ -1,29 +1,31 @@
 //! Sessions as they come and go: time to create, to refuse and to expire one, and its memory.
 
+use std::process::Command;
 use std::time::Duration;
 
 use jsync_core::nat64::Nat64;
 use jsync_core::time::Time;
 
-use crate::flows::{ACK, BURST, Buffers, SYN, Took, UDP64, nat64, open};
+use crate::flows::{ACK, BURST, Buffers, Bursts, RST, SYN, Shape, TCP64, Took, UDP64, nat64, open};
 use crate::report::Report;
 
 const SIZES: [(&str, u32); 2] = [("1m", 1_000_000), ("10m", 10_000_000)];
+/// What is measured in one go.
+const WAYS: [(&str, &[&str]); 2] =
+    [("life", &["create", "bytes", "expire"]), ("random", &["expire_random"])];
+/// What is said of the bursts of a measurement, behind its name.
+const LONGEST: [&str; 5] =
+    ["", "_longest", "_longest_faults", "_longest_wall", "_longest_switches"];
 
 pub fn run(report: &mut Report) {
-    for (size_name, size) in SIZES {
-        let names = [
-            "create",
-            "create_longest",
-            "create_longest_wall",
-            "bytes",
-            "expire",
-            "expire_longest",
-            "expire_longest_wall",
-        ]
-        .map(|what| format!("session/{what}/{size_name}"));
-        if names.iter().any(|name| report.wants(name)) {
-            life(report, size_name, size);
+    for (size, _) in SIZES {
+        for (way, measurements) in WAYS {
+            let names = measurements
+                .iter()
+                .flat_map(|what| LONGEST.map(|longest| format!("session/{what}{longest}/{size}")));
+            if names.into_iter().any(|name| report.wants(&name)) {
+                alone(report, way, size);
+            }
         }
     }
     if report.wants("session/refused/pool4") {
@@ -35,58 +37,120 @@ pub fn run(report: &mut Report) {
     }
 }
 
-/// From nothing to `size` sessions and back.
-fn life(report: &mut Report, size_name: &str, size: u32) {
-    let line = report.random_line_ns();
-    let now = Time::from_millis(1_000);
-    let before = resident();
-    let mut nat64 = nat64(size, "198.51.100.0/24", "1024-65535");
-    let (masks, total, longest) = open(&mut nat64, UDP64, size, now);
-    let own = masks.capacity() * size_of_val(&masks[0]);
-    let bytes = (resident() - before - own as f64) / f64::from(size);
-    drop(masks);
-    let each = |total: Duration| total.as_nanos() as f64 / f64::from(size);
-    let print = |report: &mut Report, what: &str, value: f64, unit: &str, ceiling| {
-        let name = format!("session/{what}/{size_name}");
-        if report.wants(&name) {
-            report.print(&name, value, unit, ceiling);
-        }
-    };
-    // What is not ours is seen in bursts that make nothing: other threads, a hypervisor.
-    let undisturbed = longest_of_known(&mut nat64, size, now);
-    let print_longest = |report: &mut Report, what: &str, took: Took| {
-        let us = |time: Duration| time.as_nanos() as f64 / 1e3;
-        print(report, what, us(took.cpu), "us", Some(us(undisturbed.cpu)));
-        print(report, &format!("{what}_wall"), us(took.wall), "us", Some(us(undisturbed.wall)));
-    };
-    print(report, "create", each(total), "ns", Some(line));
-    print_longest(report, "create_longest", longest);
-    print(report, "bytes", bytes, "bytes", None);
-
-    let (mut total, mut longest) = (Duration::ZERO, Took::default());
-    let mut now = now;
-    while let Some(next) = nat64.poll_timeout() {
-        now = now.max(next);
-        let took = Took::by(|| nat64.handle_timeout(now));
-        total += took.cpu;
-        longest = longest.max(took);
-    }
-    print(report, "expire", each(total), "ns", Some(line));
-    print_longest(report, "expire_longest", longest);
+/// Has a process of its own measure that: what another table has left to the allocator would
+/// count as this one's memory, or be there without a page fault.
+fn alone(report: &mut Report, way: &str, size: &str) {
+    let line = report.random_line_ns().to_string();
+    let program = std::env::current_exe().expect("Linux has /proc");
+    let prefix = report.prefix();
+    let status = Command::new(program).args(["--alone", way, size, &line, prefix]).status();
+    assert!(status.is_ok_and(|status| status.success()), "{way} of {size} sessions");
 }
 
-/// The longest burst of as many packets of sessions that are there.
-fn longest_of_known(nat64: &mut Nat64, size: u32, now: Time) -> Took {
-    let mut buffers = Buffers::new(UDP64);
-    let mut longest = Took::default();
-    for first in (0..size).step_by(BURST) {
-        let burst = (size - first).min(BURST as u32) as usize;
-        for slot in 0..burst {
-            buffers.write_v6(slot, UDP64, first + slot as u32, ACK);
-        }
-        longest = longest.max(buffers.translate(nat64, now, burst, true));
+/// What [`alone`] asks for: a measurement, a size and a cache line's time.
+pub fn run_alone(report: &mut Report, way: &str, size: &str, line: f64) {
+    let count = SIZES.iter().find(|(name, _)| *name == size).expect("a size such as 1m").1;
+    let mut measured = Measured { report, size, count, line };
+    match way {
+        "life" => life(&mut measured),
+        "random" => random(&mut measured),
+        _ => panic!("{way} is no way to measure"),
     }
-    longest
+}
+
+/// Where measurements of one size go.
+struct Measured<'a> {
+    report: &'a mut Report,
+    size: &'a str,
+    count: u32,
+    line: f64,
+}
+
+impl Measured<'_> {
+    fn print(&mut self, what: &str, value: f64, unit: &str, ceiling: Option<f64>) {
+        let name = format!("session/{what}/{}", self.size);
+        if self.report.wants(&name) {
+            self.report.print(&name, value, unit, ceiling);
+        }
+    }
+
+    /// Prints what each session took and what the longest burst did, beside that of bursts that
+    /// make nothing: what is in both is not ours, but other threads' or a hypervisor's.
+    fn print_bursts(&mut self, what: &str, bursts: Bursts, undisturbed: Bursts) {
+        let us = |time: Duration| time.as_nanos() as f64 / 1e3;
+        let (cpu, wall) = (bursts.longest, bursts.longest_wall);
+        let each = bursts.cpu.as_nanos() as f64 / f64::from(self.count);
+        self.print(what, each, "ns", Some(self.line));
+        let [_, longest, faults, longest_wall, switches] =
+            LONGEST.map(|end| format!("{what}{end}"));
+        self.print(&longest, us(cpu.cpu), "us", Some(us(undisturbed.longest.cpu)));
+        self.print(&faults, cpu.faults as f64, "page faults", None);
+        self.print(&longest_wall, us(wall.wall), "us", Some(us(undisturbed.longest_wall.wall)));
+        self.print(&switches, wall.switches as f64, "switches", None);
+    }
+}
+
+/// From nothing to so many sessions and back.
+fn life(measured: &mut Measured<'_>) {
+    let count = measured.count;
+    let now = Time::from_millis(1_000);
+    let before = resident();
+    let mut nat64 = nat64(count, "198.51.100.0/24", "1024-65535");
+    let (masks, created) = open(&mut nat64, UDP64, count, now);
+    let own = masks.capacity() * size_of_val(&masks[0]);
+    let bytes = (resident() - before - own as f64) / f64::from(count);
+    drop(masks);
+    let undisturbed = known(&mut nat64, UDP64, count, now);
+    measured.print_bursts("create", created, undisturbed);
+    measured.print("bytes", bytes, "bytes", None);
+    measured.print_bursts("expire", expire(&mut nat64, now), undisturbed);
+}
+
+/// The same end of sessions that stand in the wheel in an order that has nothing to do with their
+/// places in memory, as after days of coming and going: TCP connections, reset by chance.
+fn random(measured: &mut Measured<'_>) {
+    let count = measured.count;
+    let now = Time::from_millis(1_000);
+    let mut nat64 = nat64(count, "198.51.100.0/24", "1024-65535");
+    drop(open(&mut nat64, TCP64, count, now));
+    let undisturbed = known(&mut nat64, TCP64, count, now);
+    let mut buffers = Buffers::new(TCP64);
+    // Visits every flow once: the step is a prime that doesn't divide the count.
+    const STEP: u64 = 7_368_787;
+    let order = |n: u32| (u64::from(n) * STEP % u64::from(count)) as u32;
+    for first in (0..count).step_by(BURST) {
+        let burst = (count - first).min(BURST as u32) as usize;
+        for slot in 0..burst {
+            buffers.write_v6(slot, TCP64, order(first + slot as u32), RST);
+        }
+        buffers.translate(&mut nat64, now, burst, true);
+    }
+    measured.print_bursts("expire_random", expire(&mut nat64, now), undisturbed);
+}
+
+/// Has all sessions end. A burst is a call: what packets may have to wait for.
+fn expire(nat64: &mut Nat64, mut now: Time) -> Bursts {
+    let mut bursts = Bursts::default();
+    while let Some(next) = nat64.poll_timeout() {
+        now = now.max(next);
+        bursts.add(Took::by(|| nat64.handle_timeout(now)));
+    }
+    assert_eq!(nat64.session_count(), 0);
+    bursts
+}
+
+/// Bursts of packets of sessions that are there.
+fn known(nat64: &mut Nat64, shape: Shape, count: u32, now: Time) -> Bursts {
+    let mut buffers = Buffers::new(shape);
+    let mut bursts = Bursts::default();
+    for first in (0..count).step_by(BURST) {
+        let burst = (count - first).min(BURST as u32) as usize;
+        for slot in 0..burst {
+            buffers.write_v6(slot, shape, first + slot as u32, ACK);
+        }
+        bursts.add(buffers.translate(nat64, now, burst, true));
+    }
+    bursts
 }
 
 /// Nanoseconds for a packet that can have no session.

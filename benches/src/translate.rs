@@ -45,7 +45,7 @@ pub fn count(kind: &str) -> Option<u32> {
     let shape = SHAPES.iter().find(|(name, _)| *name == shape)?.1;
     let now = Time::from_millis(1_000);
     let mut nat64 = nat64(FLOWS, "198.51.100.0/24", "1024-65535");
-    let (masks, ..) = open(&mut nat64, shape, FLOWS, now);
+    let (masks, _) = open(&mut nat64, shape, FLOWS, now);
     let mut buffers = Buffers::new(shape);
     for burst in 0..BURSTS {
         for slot in 0..BURST {
@@ -70,7 +70,7 @@ fn counted(nat64: &mut Nat64, now: Time, burst: &mut [Packet<'_>]) {
 fn measure(shape: Shape, size: u32) -> (f64, f64) {
     let now = Time::from_millis(1_000);
     let mut nat64 = nat64(size, "198.51.100.0/24", "1024-65535");
-    let (masks, ..) = open(&mut nat64, shape, size, now);
+    let (masks, _) = open(&mut nat64, shape, size, now);
     let mut buffers = Buffers::new(shape);
     let mut state = 1_u64;
     let mut random = || {
