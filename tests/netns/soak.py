@@ -33,8 +33,9 @@ LOST_PERCENT = 20
 PATIENCE = 60.0
 RETRANSMISSION = 15.0
 """A TCP that has tried in vain for ten seconds waits about as long for its next attempt."""
-SETTLED = 0.25
-"""Sessions that are younger, in seconds, may still be on their way."""
+SETTLED = {"multicast": 0.25, "unicast": 0.25, "tcp": 3.0, "tls": 3.0}
+"""Sessions that are younger, in seconds, may still be on their way. What the kernel's TCP has lost
+it sends again after 0.2, 0.6, 1.4 and 3 seconds, and all that follows waits for it."""
 
 CHURN = """
 import socket, sys, time
@@ -56,10 +57,13 @@ Keys = frozenset[str]
 class Soak:
     """The nodes, what happens to them, and what is seen."""
 
-    def __init__(self, network: Network, cluster: Cluster, dice: random.Random) -> None:
+    def __init__(
+        self, network: Network, cluster: Cluster, dice: random.Random, settled: float
+    ) -> None:
         self.network = network
         self.cluster = cluster
         self.dice = dice
+        self.settled = settled
         self.lost = 0
         self.faults: dict[str, int] = {}
         self.convergence: list[float] = []
@@ -103,53 +107,55 @@ class Soak:
             time.sleep(0.1)
         raise AssertionError(f"no convergence after {PATIENCE:g} s: {missing}")
 
-    def kill(self) -> None:
-        """`kill -9`: what the dead node told of must be where its addresses go."""
+    def kill(self) -> Keys:
+        """`kill -9`: what the dead node told of must be where its addresses go, at once."""
         victim = self.dice.choice(NAT64S)
         was_master = victim == self.master()
         before = self.keys(victim)
-        time.sleep(SETTLED)
+        time.sleep(self.settled)
         self.cluster.kill_daemon(victim)
         if was_master:
             heir = self.master()
             gone = before - self.keys(heir)
             self.lost += len(gone)
         self.cluster.start_daemon(victim)
-        self.wait_ready(victim)
+        self.cluster.wait_ready(victim)
+        return frozenset()
 
-    def stop(self) -> None:
+    def stop(self) -> Keys:
         """`kill -STOP` for a while, the MASTER included."""
         victim = self.dice.choice(NAT64S)
         before = self.keys(self.master())
         self.cluster.signal_daemon(victim, signal.SIGSTOP)
         time.sleep(self.dice.choice((1.0, 3.0, 10.0)))
         self.cluster.signal_daemon(victim, signal.SIGCONT)
-        self.wait_ready(victim)
-        self.lost += len(before - self.keys(self.master()))
+        self.cluster.wait_ready(victim)
+        return before
 
-    def cut(self) -> None:
+    def cut(self) -> Keys:
         """A node hears nothing, and is heard."""
         victim = self.dice.choice(NAT64S)
         before = self.keys(self.master())
         scenarios.cut_off(self.network, victim)
         time.sleep(self.dice.uniform(0.5, 4.0))
         scenarios.reconnect(self.network, victim)
-        self.lost += len(before - self.keys(self.master()))
-
-    def wait_ready(self, name: str) -> None:
-        self.cluster.wait_ready(name)
+        return before
 
     def run(self, seconds: float) -> None:
-        """Faults one after the other, each healed before the next."""
-        acts: list[Callable[[], None]] = [self.kill, self.stop, self.cut]
+        """Faults one after the other, each healed before the next.
+
+        A fault gives the sessions that must be everywhere once it is healed.
+        """
+        acts: list[Callable[[], Keys]] = [self.kill, self.stop, self.cut]
         until = time.monotonic() + seconds
         n = 0
         while n < len(acts) or time.monotonic() < until:
             act = acts[n] if n < len(acts) else self.dice.choice(acts)
             n += 1
             time.sleep(self.dice.uniform(0.2, 1.0))
-            act()
+            wanted = act()
             self.convergence.append(self.converge())
+            self.lost += len(wanted - self.keys(self.master()))
             self.faults[act.__name__] = self.faults.get(act.__name__, 0) + 1
 
 
@@ -189,7 +195,8 @@ def under_load(transport: str, seed: int, *, deaf: bool = False) -> Iterator[tup
         argv = enter(network.holders["n6"], sys.executable, "-c", CHURN, N4_IN_POOL6)
         with subprocess.Popen(argv) as churn:
             try:
-                yield Soak(network, cluster, random.Random(seed)), load
+                settled = SETTLED[transport.split(maxsplit=1)[0]]
+                yield Soak(network, cluster, random.Random(seed), settled), load
             except ServiceError as error:
                 raise AssertionError(str(error)) from error
             finally:
