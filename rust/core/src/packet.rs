@@ -146,3 +146,51 @@ pub struct OwnedPacket {
     /// What the device still has to do.
     pub offload: Offload,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is said of a packet's place never reaches beyond its buffer.
+    #[test]
+    fn packets_stay_in_their_buffer() {
+        let mut buf = [1, 2, 3, 4, 5, 6, 7, 8];
+        for (start, len, expected) in [
+            (2, 3, 2..5),
+            (2, 6, 2..8),
+            (2, 7, 2..8),
+            (8, 1, 8..8),
+            (9, 1, 8..8),
+            (1, usize::MAX, 1..8),
+        ] {
+            let packet = Packet::new(&mut buf, start, len, Offload::default());
+            assert_eq!((packet.start(), packet.len()), (expected.start, expected.len()));
+            assert_eq!(packet.is_empty(), expected.is_empty());
+            assert_eq!(
+                packet.bytes().first().map(|&n| usize::from(n)),
+                expected.map(|n| n + 1).next()
+            );
+        }
+    }
+
+    /// The beginning moves into the headroom and out of it, the end only towards the beginning.
+    #[test]
+    fn headers_grow_into_the_headroom() {
+        let mut buf = [1, 2, 3, 4, 5, 6, 7, 8];
+        let mut packet = Packet::new(&mut buf, 2, 4, Offload::default());
+        assert!(!packet.resize_front(1, 4), "one byte too many in front");
+        assert!(!packet.resize_front(5, 0), "a header longer than the packet");
+        assert_eq!(packet.bytes(), [3, 4, 5, 6]);
+        assert!(packet.resize_front(1, 3));
+        assert_eq!(packet.bytes(), [1, 2, 3, 4, 5, 6]);
+        assert_eq!(packet.behind(&[9]), None);
+        assert!(packet.resize_front(6, 0) && packet.is_empty());
+        assert_eq!(packet.behind(&[9, 9]), Some(&[9, 9][..]));
+        assert!(packet.replace(&[7, 7, 7]) && !packet.replace(&[7; 7]));
+        assert_eq!((packet.start(), packet.bytes()), (3, &[7, 7, 7][..]));
+        packet.truncate(4);
+        assert_eq!(packet.len(), 3);
+        packet.truncate(2);
+        assert_eq!((packet.start(), packet.len()), (3, 2));
+    }
+}

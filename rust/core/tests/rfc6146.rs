@@ -373,6 +373,43 @@ fn icmp_errors_about_pings() {
     assert_eq!((dst, inner), (n6(), sent));
 }
 
+/// The same of an error from IPv6 about an answer.
+#[test]
+fn icmpv6_errors_about_pings() {
+    let mut nat64 = nat("");
+    let id = source_port(&forward(&mut nat64, T0, &from6(ping(77))));
+    let answer = forward(&mut nat64, T0, &from4(pong(id)));
+    let error = L4::Error { kind: 3, code: 0, rest: 0, inner: answer.bytes() };
+    let router = a6("2001:db8::ffff");
+    let got = forward(&mut nat64, T0, &Wire::V6(router, embed(n4()), error));
+    let mut inner = from4(pong(id)).bytes();
+    // Neither identification nor DF come back.
+    inner[4..12].copy_from_slice(&[0, 0, 0, 0, 64, 1, 0, 0]);
+    let sum = checksum(&inner[..20]);
+    inner[10..12].copy_from_slice(&sum.to_be_bytes());
+    let error = L4::Error { kind: 11, code: 0, rest: 0, inner };
+    assert_eq!(got, Wire::V4(mask(), n4(), error));
+}
+
+/// What the translator itself says to IPv6 nodes comes from an address of its own: pool6 with the
+/// first of pool4 that isn't another node's.
+#[test]
+fn own_errors_come_from_an_own_address() {
+    for (node, own) in [(1, "192.0.2.1"), (2, "192.0.2.9"), (3, "192.0.2.5")] {
+        let mut nat64 = nat64(&format!(
+            r#"{{"max-sessions": 10, "node": {node}, "pool4": [
+                {{"prefix": "192.0.2.9", "node": 2}}, {{"prefix": "192.0.2.1", "node": 1}},
+                {{"prefix": "192.0.2.5"}}]}}"#
+        ));
+        let mut expired = from6(udp(5000, 53)).bytes();
+        expired[7] = 1;
+        send(&mut nat64, T0, &expired);
+        let told = Wire::read(&nat64.poll_packet().unwrap().bytes);
+        let error = L4::Error { kind: 3, code: 0, rest: 0, inner: expired };
+        assert_eq!(told, Wire::V6(embed(a4(own)), n6(), error));
+    }
+}
+
 /// §3.8: two IPv6 nodes talk through the NAT64, each seeing the other's mask.
 #[test]
 fn hairpinning() {
@@ -499,9 +536,17 @@ fn an_exhausted_pool4_is_told() {
         panic!()
     };
     assert_eq!((dst, inner), (n6(), from6(udp(5002, 53)).bytes()));
+    // ICMP errors are limited (RFC 4443 §2.4 (f)): 100 that wait for their millisecond beside the
+    // one whose turn it is, and then one a millisecond.
     let more = std::iter::from_fn(|| nat64.poll_packet()).count();
-    assert!(more <= 101, "ICMP errors are limited (RFC 4443 §2.4): {more}");
-    assert!(nat64.stats.value(Counter::IcmpErrorsSuppressed) > 300);
+    assert_eq!((more, nat64.stats.value(Counter::IcmpErrorsSuppressed)), (100, 397));
+    for (wait, expected) in [(0, 0), (1, 1), (11, 10), (1_000, 101)] {
+        for _ in 0..200 {
+            dropped(&mut nat64, T0 + wait, &from6(udp(6000, 53)));
+        }
+        let told = std::iter::from_fn(|| nat64.poll_packet()).count();
+        assert_eq!(told, expected, "after {wait} ms");
+    }
     forward(&mut nat64, T0, &from6(tcp(1, 53, SYN)));
     assert_eq!(dropped(&mut nat64, T0, &from4(udp(53, 61003))), DropReason::NotPool4);
 }
