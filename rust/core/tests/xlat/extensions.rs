@@ -102,13 +102,29 @@ fn long_quotes_make_room_for_extensions() {
 /// What has no place for extensions in the other family loses them.
 #[test]
 fn extensions_without_counterpart() {
-    for (code, expected) in [(2, (4, 1, 6)), (4, (2, 0, 1420))] {
+    for (kind, code, pointer, expected) in
+        [(3, 2, 0, (4, 1, 6)), (3, 4, 0, (2, 0, 1420)), (12, 0, 8, (4, 0, 7))]
+    {
         let mut bytes = extended(PING_4, 128, &EXTENSION);
-        bytes[20..22].copy_from_slice(&[3, code]);
+        bytes[20..22].copy_from_slice(&[kind, code]);
+        bytes[24] = pointer;
         bytes[26..28].copy_from_slice(&1400u16.to_be_bytes());
         oracle::finish(&mut bytes);
         let got = back_to6(&bytes, "64:ff9b::203.0.113.7", 0x1111, 0x1111).unwrap();
         assert_eq!((got.len(), head(&got)), (101, expected));
+    }
+}
+
+/// What has no extensions in ICMPv6 has no length either: there the MTU or the pointer stands.
+#[test]
+fn values_that_look_like_lengths() {
+    for (kind, code, expected) in [(2, 0, (3, 4, 65535)), (4, 1, (3, 2, 0))] {
+        let mut bytes = long_quote(PING_BACK_6, 40, 200);
+        bytes[40..42].copy_from_slice(&[kind, code]);
+        bytes[44..48].copy_from_slice(&0x1000_0000u32.to_be_bytes());
+        set_length(&mut bytes);
+        let got = to4(&bytes, n4(443), mask(61001), &Globals::default(), 0x77).unwrap();
+        assert_eq!((got.len(), head(&got)), (bytes.len() - 40, expected));
     }
 }
 
