@@ -53,6 +53,8 @@ pub struct Sync {
     pub(super) peers: Peers,
     pub(super) reason: Reason,
     pub(super) started: Option<Time>,
+    /// Whose table came first, and until when the others' are waited for before this node is ready.
+    pub(super) joined: Option<(u16, Time)>,
     pub(super) outgoing: Outgoing,
     pub(super) tracking: bool,
     pub(super) fetch: Option<Fetch>,
@@ -102,6 +104,7 @@ impl Sync {
             peers: Peers::default(),
             reason: Reason::Listening,
             started: None,
+            joined: None,
             outgoing: Outgoing::new(),
             tracking: false,
             fetch: None,
@@ -568,8 +571,8 @@ impl Sync {
         self.fetch = None;
         self.events.push(Event::SnapshotDone { node, sessions, ms });
         if !self.reason.ready() {
-            // Whoever was ready before has all of it from the same source.
-            self.become_ready(now, Reason::Fetched { node });
+            let patience = u64::from(self.config.join_timeout) * JOIN_PATIENCE;
+            self.joined.get_or_insert((node, now + patience));
         } else if news {
             self.new_generation(now);
         }

@@ -31,7 +31,8 @@ const MAX_NACKS: u32 = 8;
 /// How long a peer that stopped to answer is left alone, ms.
 const FETCH_PAUSE_MS: u64 = 2000;
 /// Nobody waits longer than this many times `join-timeout`: neither a node that starts, for peers
-/// that are heard but not yet proven to be live, nor one that was cut off, for what it missed.
+/// that are heard but not yet proven to be live, and for further tables once it has one, nor one
+/// that was cut off, for what it missed.
 pub(super) const JOIN_PATIENCE: u64 = 5;
 
 impl Sync {
@@ -84,6 +85,7 @@ impl Sync {
             [known.map(|k| k.heard + dead), candidate, nack, fetch]
         });
         let fetch = self.fetch.as_ref().filter(|f| !f.asking).map(|f| f.ask_at);
+        let joined = self.joined.map(|(_, until)| until).filter(|_| !self.reason.ready());
         let join = self.join_deadline().filter(|_| self.reason == Reason::Listening);
         let own = [
             Some(self.hello_at),
@@ -93,6 +95,7 @@ impl Sync {
             self.durable.next_due(),
             fetch,
             join,
+            joined,
         ];
         peers.chain(own).flatten().min()
     }
@@ -251,7 +254,7 @@ impl Sync {
                 let (id, seed) =
                     (self.requests, random(&self.secret, self.config.epoch, self.randoms));
                 // A node that starts has nothing to compare.
-                let joining = !self.reason.ready();
+                let joining = !self.reason.ready() && self.joined.is_none();
                 let mut comparison = None;
                 if let Some(known) = self.peers.known_mut(node) {
                     if joining {
@@ -291,6 +294,16 @@ impl Sync {
             (None, Some((node, _))) => Reason::Fetching { node },
             (None, None) => Reason::Listening,
         };
+        if let Some((node, until)) = self.joined {
+            // Whose table it has may itself have just come back from where nobody heard it.
+            let untaken = |known: &Incarnation| known.is_up() && known.ready && known.lacking;
+            let mut others = self.peers.all.values();
+            let waits = others
+                .any(|peer| peer.candidate.is_some() || peer.known.as_ref().is_some_and(untaken));
+            if !waits || now >= until {
+                return self.become_ready(now, Reason::Fetched { node });
+            }
+        }
         let waited = self.join_deadline().is_some_and(|at| now >= at);
         if self.reason == Reason::Listening && waited {
             self.become_ready(now, Reason::Alone);

@@ -73,6 +73,35 @@ fn who_joins_is_ready_once_it_has_the_table() {
 }
 
 #[test]
+fn who_joins_takes_the_table_of_who_was_cut_off_and_the_others_too() {
+    let mut net = Net::new();
+    net.start(2);
+    net.run(3000);
+    (0..100).for_each(|number| net.at(2).table.create(number));
+    // Node 1 starts where it hears nobody, and comes back when node 3 starts.
+    net.cut.extend([(1, 2), (2, 1), (1, 3), (3, 1)]);
+    net.start(1);
+    net.run(3000);
+    assert!(net.ready(1) && net.members[&1].table.sessions.is_empty());
+    net.cut.clear();
+    net.start(3);
+    while !net.ready(3) {
+        net.step();
+    }
+    assert_eq!(net.members[&3].table.sessions.len(), 100);
+    assert_eq!(net.members[&3].sync.reason(), Reason::Fetched { node: 1 });
+    // A peer that says that it is ready and gives nothing isn't waited for longer than it may.
+    net.cut.insert((4, 1));
+    net.start(4);
+    let started = net.now;
+    while !net.ready(4) {
+        net.step();
+    }
+    assert!((10_000..10_100).contains(&net.now.millis_since(started)));
+    assert_eq!(net.members[&4].sync.reason(), Reason::Fetched { node: 2 });
+}
+
+#[test]
 fn lost_frames_only_delay() {
     for (seed, loss) in [(1, 100), (2, 300), (3, 500)] {
         let mut net = Net::new();
