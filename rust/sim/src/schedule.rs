@@ -10,7 +10,7 @@
 //!    is quiet. Sessions whose time is over are gone everywhere.
 //! 4. Nobody becomes MASTER who isn't ready; with networks that lose nothing, nobody becomes
 //!    MASTER or ready who lacks a session that a running node had a second ago (unless its cables
-//!    came back within that second, and the MASTER died in it too).
+//!    were out within that second; a MASTER's, and the one before it died in that second too).
 //! 5. A node that was told of a removal never again has the session as it was before. (A packet
 //!    that refreshed it elsewhere at the same time prevails.)
 //! 6. Two mappings never have one transport address of pool4: not in a table; and where all can
@@ -41,6 +41,8 @@ use crate::vrrp::Role;
 const TCP_PORT: u16 = 7001;
 const UDP_PORT: u16 = 7000;
 const PACE: Pace = Pace { interval: millis(200), chunk: 100 };
+/// A timeout of pings that is longer than a schedule, in ms.
+const LONG_PING_MS: u64 = 60_000;
 /// How often the invariants are looked at.
 const LOOK: Micros = millis(100);
 /// The same while a session is followed.
@@ -112,7 +114,7 @@ impl Plan {
             crashes: rng.chance(800),
             split_brain: rng.chance(200),
             packet_loss: pick(rng, &[0, 0, 20, 200]) as u32,
-            icmp_timeout: pick(rng, &[500, 3000, 60_000]) as u32,
+            icmp_timeout: pick(rng, &[500, 3000, LONG_PING_MS]) as u32,
             flush_deadline: pick(rng, &[0, 5, 5, 50]) as u32,
             max_frame: pick(rng, &[300, 600, 1400, 1400, 9000]) as u16,
             hello_interval: if drain { 20_000 } else { pick(rng, &[100, 500, 500]) as u32 },
@@ -370,8 +372,15 @@ impl Player {
     /// No more packets; time for the nodes to come to terms, and for pings' sessions to end.
     fn silence(&mut self) {
         self.cluster.packet_loss = 1000;
+        for side in [Side::Six, Side::Four] {
+            self.cluster.on_host(side, |host, _| host.pause());
+        }
         let hellos = 20 * u64::from(self.plan.hello_interval);
-        let pings = 2 * u64::from(self.plan.icmp_timeout);
+        let pings = match u64::from(self.plan.icmp_timeout) {
+            // None has ended yet, and none will until all is over.
+            LONG_PING_MS => 0,
+            timeout => 2 * timeout,
+        };
         self.run(millis(hellos.max(pings)) + seconds(5));
     }
 
@@ -467,15 +476,16 @@ impl Player {
     /// Invariant 4.
     fn check_masters(&mut self, sample: &Sample) {
         let new = std::mem::take(&mut self.cluster.takeovers);
+        if self.plan.lossy || self.plan.split_brain || new.is_empty() {
+            return;
+        }
         let Some((at, earlier)) = self.samples.front().cloned() else { return };
-        let deaf = self.plan.lossy || self.plan.split_brain;
-        if deaf || at + NEWS > self.cluster.now() + LOOK {
+        if at + NEWS > self.cluster.now() + LOOK {
             return;
         }
         for (machine, role, table) in new {
             // Who was plugged in a moment ago learns what it missed, unless the MASTER dies now; as
-            // long as it is cut off, it is ready without. Who starts is not, unless the peer that
-            // gives it the sessions came back in this moment.
+            // long as it is cut off, it is ready without, as is who starts there.
             let cut = |seen: &Option<Seen>| seen.as_ref().is_some_and(|seen| !seen.plugged);
             let was = |cut: &dyn Fn(&Sample) -> bool| {
                 cut(sample) || self.samples.iter().any(|(_, then)| cut(then))
@@ -485,7 +495,7 @@ impl Player {
                     self.last_death + NEWS > self.cluster.now()
                         && was(&|sample| cut(&sample[machine]))
                 }
-                _ => was(&|sample| sample.iter().any(cut)),
+                _ => was(&|sample| cut(&sample[machine])),
             };
             if excused {
                 continue;
