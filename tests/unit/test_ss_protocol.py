@@ -182,11 +182,11 @@ class Peer:
                 challenge = ours[0][2] if ours else 0
                 self.greets = GREETING.pack(1, opened.epoch, 77, challenge, 0)
 
-    def say_hello(self) -> None:
+    def say_hello(self, *, generation: int = 0) -> None:
         assert self.hello is not None
         body = bytes([0, len(self.hello.digests)])
         body += b"".join(bytes([field]) + value for field, value in self.hello.digests.items())
-        body += struct.pack(">QQI", self.updates, self.updates + 1, 0) + self.greets
+        body += struct.pack(">QQI", self.updates, self.updates + 1, generation) + self.greets
         assert self.send(HELLO, body, count=1) == self.NODE
 
     def until(self, true: Callable[[], bool]) -> None:
@@ -302,6 +302,47 @@ def test_a_table_is_served(peer: Peer) -> None:
                 got |= {chunk[i : i + 35] for i in range(0, len(chunk), SESSION.size)}
                 last = flags & 1 == 1
     assert got == {record[:35] for record in records}
+
+
+def test_removals_are_served_behind_the_sessions(peer: Peer) -> None:
+    body = struct.pack(">Q", 1) + b"".join(session(61_001 + i) for i in range(3))
+    peer.send(UPDATE, body, count=3)
+    gone = [removal(61_001, version=2), removal(61_003, version=5)]
+    peer.send(UPDATE, struct.pack(">Q", 2) + b"".join(gone), count=2)
+    # A session that has come back since, in the version behind its removal.
+    peer.send(UPDATE, struct.pack(">Q", 3) + session(61_003, version=6), count=1)
+    body = struct.pack(">IHII", 9, 50, 0, END)
+    assert peer.send(SNAPSHOT_REQUEST, body, to=1, count=1) == 2
+    frame = peer.get(SNAPSHOT)
+    assert struct.unpack_from(">IIIB", frame.body) == (9, 0, END, 1)
+    assert frame.entries == 3
+    rest = frame.body[13:]
+    sessions = {rest[at : at + 35] for at in (0, SESSION.size)}
+    assert sessions == {session(61_002)[:35], session(61_003, version=6)[:35]}
+    assert rest[2 * SESSION.size :] == gone[0]
+
+
+def test_removals_in_a_snapshot_are_understood(peer: Peer) -> None:
+    body = struct.pack(">Q", 1) + b"".join(session(61_001 + i) for i in range(3))
+    peer.send(UPDATE, body, count=3)
+    peer.updates = 1
+    peer.heard = []
+    peer.say_hello(generation=1)
+    peer.until(lambda: any(frame.kind == DIGEST_REQUEST for frame in peer.heard))
+    request = next(frame for frame in peer.heard if frame.kind == DIGEST_REQUEST)
+    (number, _) = struct.unpack(">IQ", request.body)
+    # An empty table differs in whatever bucket has a session.
+    for first in range(0, 1024, 128):
+        body = struct.pack(">IH", number, first) + bytes(128 * 8)
+        assert peer.send(DIGESTS, body, to=1, count=128) == 2
+    request = peer.get(SNAPSHOT_REQUEST)
+    (number,) = struct.unpack_from(">I", request.body)
+    body = struct.pack(">IIIB", number, 0, END, 1)
+    body += removal(61_001, version=2) + session(61_004) + removal(61_002, version=1)
+    assert peer.send(SNAPSHOT, body, to=1, count=3) == 2
+    rows, _ = peer.other.sessions(None, 0, 100_000)
+    # A removal ends only copies of versions before it.
+    assert {row["src6_port"] for row in rows} == {61_002, 61_003, 61_004}
 
 
 def test_digests_are_those_of_the_page(peer: Peer) -> None:

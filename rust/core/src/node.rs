@@ -252,6 +252,7 @@ impl Node {
         if let Some(sync) = &mut self.sync {
             sync.notice_changes(now, self.nat64.changes_pending());
             sync.notice_held(now, &mut self.nat64);
+            sync.bury_untold(now, &mut self.nat64);
         }
         for (side, bridge) in Side::ALL.into_iter().zip(&mut self.bridges) {
             if let Some(bridge) = bridge {
@@ -323,6 +324,10 @@ impl Sessions for Nat64 {
         self.revive(key, removed);
     }
 
+    fn has(&self, key: &SessionKey) -> bool {
+        self.table.has(key)
+    }
+
     fn track_changes(&mut self, on: bool) {
         self.track_changes(on);
     }
@@ -333,6 +338,10 @@ impl Sessions for Nat64 {
 
     fn pop_change(&mut self, now: Time) -> Option<Change> {
         self.pop_change(now)
+    }
+
+    fn pop_removal(&mut self) -> Option<(SessionKey, u32)> {
+        self.table.pop_removal()
     }
 
     fn scan(

@@ -214,7 +214,7 @@ counters! {
         FramesSent = "sync_frames_sent",
         /// Sessions sent in updates.
         UpdatesSent = "sync_updates_sent",
-        /// Sessions sent in snapshots.
+        /// Sessions and removals sent in snapshots.
         SnapshotSent = "sync_snapshot_sessions_sent",
         /// Sessions received in updates and snapshots.
         RecordsReceived = "sync_records_received",

@@ -432,6 +432,30 @@ fn the_fragments_of_an_opener_wait_with_it() {
     assert_eq!(left.iter().map(|packet| packet.bytes.len()).collect::<Vec<_>>(), [52, 52]);
 }
 
+// ---- Removals ----
+
+#[test]
+fn a_session_that_ended_while_a_peer_was_cut_off_ends_there_too() {
+    for nodes in [2, 3] {
+        let mut net = Net::new(nodes, SHARED, "", |_| {});
+        for port in [5000, 5001] {
+            assert!(net.send(1, &from6(udp(port, 53)).bytes()).is_some());
+        }
+        net.run(100);
+        assert_eq!(net.agreed().len(), 2);
+        net.cut = (1..=3).flat_map(|other| [(2, other), (other, 2)]).collect();
+        net.run(2000);
+        let src6 = format!("{}#5000", n6()).parse().unwrap();
+        net.node(1).nat64_mut().bib_remove(Proto::Udp, Some(src6), None).unwrap();
+        net.run(40_000);
+        assert_eq!((net.sessions(1).len(), net.sessions(2).len()), (1, 2));
+        net.cut.clear();
+        net.run(3000);
+        assert_eq!(net.agreed().len(), 1);
+        assert_eq!(net.count(2, Counter::SessionsUnlearned), 1);
+    }
+}
+
 // ---- PULL ----
 
 #[test]

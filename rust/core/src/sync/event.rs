@@ -80,7 +80,7 @@ pub enum Event {
     SnapshotDone {
         /// The peer.
         node: u16,
-        /// Sessions received.
+        /// Sessions and removals received.
         sessions: u64,
         /// How long it took.
         ms: u64,
@@ -246,7 +246,7 @@ impl fmt::Display for Event {
             Self::ComparisonStarted { node } => write!(f, "comparing sessions with node {node}"),
             Self::SnapshotStarted { node } => write!(f, "fetching the sessions of node {node}"),
             Self::SnapshotDone { node, sessions, ms } => {
-                write!(f, "got {sessions} sessions of node {node} in {ms} ms")
+                write!(f, "got {sessions} sessions and removals of node {node} in {ms} ms")
             }
             Self::SnapshotFailed { node } => {
                 write!(f, "node {node} stopped to answer before all its sessions were here")

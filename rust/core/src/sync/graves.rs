@@ -1,48 +1,79 @@
-//! Sessions that were removed a moment ago: what keeps an older copy, still on its way in a late
-//! frame or a snapshot, from bringing them back.
+//! Sessions that were removed: what keeps an older copy, still on its way in a late frame or in the
+//! table of a peer that was cut off, from bringing them back; and what such a peer is told of.
+//!
+//! Nothing but their number ends the memory of removals. Versions wrap, but a session's end takes
+//! them on by a few generations at most, so none of so few is taken for newer than it is.
 
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
 
 use crate::table::SessionKey;
 use crate::time::Time;
 
 /// Removals remembered at most. The oldest go first.
-const MAX_GRAVES: usize = 1 << 16;
-/// How long a removal is remembered, ms: longer than a frame can be on its way.
-const REMEMBER_MS: u64 = 30_000;
+pub(super) const MAX_GRAVES: usize = 1 << 16;
+/// How long a frame can be on its way, ms.
+const TRAVEL_MS: u64 = 30_000;
+
+/// A removal.
+#[derive(Clone, Copy, Debug)]
+struct Grave {
+    key: SessionKey,
+    version: u32,
+    buried: Time,
+}
 
 /// Removals of late.
 #[derive(Debug, Default)]
 pub(crate) struct Graves {
-    versions: BTreeMap<SessionKey, (u32, Time)>,
-    order: VecDeque<(Time, SessionKey)>,
+    /// By place; the oldest gives way to the next.
+    graves: Vec<Grave>,
+    next: usize,
+    /// Each session's latest removal.
+    places: BTreeMap<SessionKey, u16>,
 }
 
 impl Graves {
     /// The session was removed at this version.
     pub fn bury(&mut self, now: Time, key: SessionKey, version: u32) {
-        let grave = self.versions.entry(key).or_insert((version, now));
-        if !newer(grave.0, version) {
-            *grave = (version, now);
+        let known = self.places.get(&key).map(|&place| &self.graves[usize::from(place)]);
+        if known.is_some_and(|grave| !newer(version, grave.version)) {
+            return;
         }
-        self.order.push_back((now, key));
-        let forget = |front: &(Time, SessionKey), len| {
-            len > MAX_GRAVES || now.millis_since(front.0) > REMEMBER_MS
-        };
-        while self.order.front().is_some_and(|front| forget(front, self.order.len())) {
-            let Some((buried, key)) = self.order.pop_front() else { break };
-            if self.versions.get(&key).is_some_and(|grave| grave.1 <= buried) {
-                self.versions.remove(&key);
+        let place = self.next;
+        let grave = Grave { key, version, buried: now };
+        if place < self.graves.len() {
+            let old = core::mem::replace(&mut self.graves[place], grave);
+            if self.is_at(&old.key, place) {
+                self.places.remove(&old.key);
             }
+        } else {
+            // As much as it ever takes, so that nothing is copied later.
+            self.graves.reserve_exact(MAX_GRAVES - place);
+            self.graves.push(grave);
         }
+        self.places.insert(key, place as u16);
+        self.next = (place + 1) % MAX_GRAVES;
+    }
+
+    fn is_at(&self, key: &SessionKey, place: usize) -> bool {
+        self.places.get(key).is_some_and(|&at| usize::from(at) == place)
     }
 
     /// The version of the removal, if a copy of `version` is older. One of the same version was
-    /// refreshed while it was removed elsewhere, and prevails.
-    pub fn find(&self, now: Time, key: &SessionKey, version: u32) -> Option<u32> {
-        let &(removed, buried) = self.versions.get(key)?;
-        let counts = now.millis_since(buried) <= REMEMBER_MS && newer(removed, version);
-        counts.then_some(removed)
+    /// refreshed while it was removed elsewhere, and prevails. What was removed before `since`
+    /// counts only for as long as frames travel.
+    pub fn find(&self, now: Time, key: &SessionKey, version: u32, since: Time) -> Option<u32> {
+        let grave = &self.graves[usize::from(*self.places.get(key)?)];
+        let counts = grave.buried >= since || now.millis_since(grave.buried) <= TRAVEL_MS;
+        (counts && newer(grave.version, version)).then_some(grave.version)
+    }
+
+    /// The removal at a place, if it is its session's latest and not from before `since`. None
+    /// behind the last place.
+    pub fn at(&self, place: usize, since: Time) -> Option<Option<(SessionKey, u32)>> {
+        let &Grave { key, version, buried } = self.graves.get(place)?;
+        Some((buried >= since && self.is_at(&key, place)).then_some((key, version)))
     }
 }
 
@@ -68,23 +99,58 @@ mod tests {
         let now = Time::from_millis(1000);
         graves.bury(now, key(1), u32::MAX);
         graves.bury(now, key(1), u32::MAX - 3);
-        assert_eq!(graves.find(now, &key(1), u32::MAX - 1), Some(u32::MAX));
-        assert_eq!(graves.find(now, &key(1), u32::MAX), None, "a refresh beats a removal");
-        assert_eq!(graves.find(now, &key(1), 0), None, "versions wrap");
-        assert_eq!(graves.find(now, &key(2), 0), None);
-        assert_eq!(graves.find(now + REMEMBER_MS + 1, &key(1), 5), None);
+        let find = |port, version| graves.find(now, &key(port), version, now);
+        assert_eq!(find(1, u32::MAX - 1), Some(u32::MAX));
+        assert_eq!(find(1, u32::MAX), None, "a refresh beats a removal");
+        assert_eq!(find(1, 0), None, "versions wrap");
+        assert_eq!(find(2, 0), None);
+    }
+
+    #[test]
+    fn what_is_older_than_a_peer_counts_while_frames_travel() {
+        let mut graves = Graves::default();
+        let (met, later) = (Time::from_millis(2000), Time::from_millis(3_600_000));
+        for (port, at) in [(1, met), (2, Time::from_millis(1999))] {
+            graves.bury(at, key(port), 8);
+            // It was told of before: that it comes again says nothing of its age.
+            graves.bury(met + 10, key(port), 8);
+        }
+        let find = |now, port| graves.find(now, &key(port), 7, met);
+        assert_eq!([1, 2].map(|port| find(met + 20, port)), [Some(8); 2]);
+        assert_eq!([1, 2].map(|port| find(later, port)), [Some(8), None]);
+        assert_eq!(
+            [0, 1, 2].map(|place| graves.at(place, met)),
+            [Some(Some((key(1), 8))), Some(None), None]
+        );
+    }
+
+    #[test]
+    fn only_the_latest_removal_of_a_session_is_told() {
+        let mut graves = Graves::default();
+        graves.bury(Time::ZERO, key(1), 8);
+        graves.bury(Time::ZERO, key(1), 9);
+        assert_eq!(graves.at(0, Time::ZERO), Some(None));
+        assert_eq!(graves.at(1, Time::ZERO), Some(Some((key(1), 9))));
     }
 
     #[test]
     fn memory_is_bounded() {
         let mut graves = Graves::default();
-        for i in 0..3 * MAX_GRAVES as u32 {
-            let mut key = key(i as u16);
-            key.dst4.addr = i.into();
-            graves.bury(Time::ZERO, key, 1);
-        }
-        assert_eq!((graves.order.len(), graves.versions.len()), (MAX_GRAVES, MAX_GRAVES));
-        graves.bury(Time::ZERO + REMEMBER_MS + 1, key(1), 1);
-        assert_eq!((graves.order.len(), graves.versions.len()), (1, 1));
+        let mut told = |n: u32, version| {
+            let mut key = key(n as u16);
+            key.dst4.addr = n.into();
+            graves.bury(Time::ZERO, key, version);
+            key
+        };
+        let count = 3 * MAX_GRAVES as u32;
+        let first = told(0, 1);
+        (1..count).for_each(|n| _ = told(n, 1));
+        // The oldest but one is removed once more: it takes the place of the oldest.
+        let again = told(count - MAX_GRAVES as u32 + 1, 2);
+        (count..count + 7).for_each(|n| _ = told(n, 1));
+        let find = |key| graves.find(Time::ZERO, key, 0, Time::ZERO);
+        assert_eq!((find(&first), find(&again)), (None, Some(2)));
+        // Its first place was the next to give way.
+        assert_eq!((graves.graves.len(), graves.places.len()), (MAX_GRAVES, MAX_GRAVES));
     }
 }

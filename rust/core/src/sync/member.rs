@@ -491,17 +491,18 @@ impl Sync {
         let Some(known) = self.peers.known_mut(node) else {
             return Ok(());
         };
-        let gaps = known.incoming.gaps;
+        let (gaps, since) = (known.incoming.gaps, known.since);
         let arrival = known.incoming.arrive(number);
         sessions.stats().add(Counter::FrameGap, known.incoming.gaps - gaps);
         match arrival {
-            // Perhaps it was only forgiven. Snapshots make up for sessions, not for removals.
+            // Perhaps it was only forgiven, and no snapshot has made up for it so far.
             Arrival::Duplicate => {}
             Arrival::TooFar => self.behind(node),
             Arrival::InOrder | Arrival::Late => self.ask_for_missing(now, node),
         }
         // Whoever was overtaken may be about sessions that are gone by now.
-        self.apply(now, &mut reader, count, arrival != Arrival::InOrder, sessions)?;
+        let since = Some(since).filter(|_| arrival != Arrival::InOrder);
+        self.apply(now, &mut reader, count, since, sessions)?;
         Ok(())
     }
 
@@ -521,7 +522,8 @@ impl Sync {
         if let Some(plan) = &mut known.plan {
             fetch.arrive(now, &head, self.requests, count, plan);
         }
-        let news = self.apply(now, &mut reader, count, true, sessions)?;
+        let since = Some(known.since);
+        let news = self.apply(now, &mut reader, count, since, sessions)?;
         if let Some(fetch) = &mut self.fetch {
             fetch.news |= news;
         }
@@ -578,14 +580,14 @@ impl Sync {
         }
     }
 
-    /// Hands `count` sessions to the table; true if any was news. What may be `old` doesn't bring
-    /// back what was removed.
+    /// Hands `count` changes to the table; true if any session was news. What may be old doesn't
+    /// bring back what was removed since the sender is known: `since` is None for what isn't.
     pub(super) fn apply(
         &mut self,
         now: Time,
         reader: &mut Reader<'_>,
         count: u16,
-        old: bool,
+        since: Option<Time>,
         sessions: &mut impl Sessions,
     ) -> Result<bool, Malformed> {
         let (mut read, mut applied) = (0, false);
@@ -605,7 +607,7 @@ impl Sync {
             sessions.look_ahead(&batch);
             for change in &batch {
                 match change {
-                    Change::Upsert(session) => applied |= self.take(now, session, old, sessions),
+                    Change::Upsert(session) => applied |= self.take(now, session, since, sessions),
                     Change::Remove(key, version) => {
                         self.graves.bury(now, *key, *version);
                         sessions.unlearn(now, key, *version);
@@ -622,10 +624,12 @@ impl Sync {
         &mut self,
         now: Time,
         session: &SessionRecord,
-        old: bool,
+        since: Option<Time>,
         sessions: &mut impl Sessions,
     ) -> bool {
-        let removed = self.graves.find(now, &session.key, session.version);
+        let old = since.is_some();
+        let since = since.unwrap_or(Time::ZERO);
+        let removed = self.graves.find(now, &session.key, session.version, since);
         if removed.is_some() && old && !Mutant::AppliesAnything.is_on() {
             return false;
         }

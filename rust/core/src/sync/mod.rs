@@ -44,12 +44,16 @@ pub trait Sessions {
     /// A session that was just merged was removed at this version elsewhere, of which its teller
     /// didn't know: it takes that version, if it has an earlier one, and is told.
     fn revive(&mut self, key: &SessionKey, removed: u32);
-    /// Whether changes are collected.
+    /// Whether the session is here.
+    fn has(&self, key: &SessionKey) -> bool;
+    /// Whether changes are collected. Removals are from the first time on.
     fn track_changes(&mut self, on: bool);
     /// How many changes wait, at most.
     fn changes_pending(&self) -> usize;
     /// The next thing that peers have to be told.
     fn pop_change(&mut self, now: Time) -> Option<Change>;
+    /// The next removal that peers have to be told, and its version.
+    fn pop_removal(&mut self) -> Option<(SessionKey, u32)>;
     /// Calls `f` with the sessions in slots from `cursor`, looking at no more than `budget` slots,
     /// as peers are to be told of them. Returns the next cursor, or None at the end.
     fn scan(

@@ -118,6 +118,8 @@ pub(crate) struct Candidate {
 #[derive(Clone, Debug)]
 pub(crate) struct Incarnation {
     pub epoch: u64,
+    /// When it was proven to be live: what was removed before concerns none of its own sessions.
+    pub since: Time,
     pub state: State,
     pub heard: Time,
     pub window: ReplayWindow,
@@ -152,6 +154,7 @@ impl Incarnation {
     pub fn new(candidate: &Candidate, now: Time, last: u64) -> Self {
         Self {
             epoch: candidate.epoch,
+            since: now,
             state: State::Up,
             heard: now,
             window: ReplayWindow::after(candidate.seq),

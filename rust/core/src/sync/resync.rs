@@ -3,7 +3,8 @@
 //! Who fetches keeps track of the slots that it has; who serves keeps nothing but what it was last
 //! asked for. So a lost frame costs a repetition of that frame, and a table that changes meanwhile
 //! costs nothing: what changes is told in updates as well. Who has a table of its own compares
-//! digests first, and fetches the sessions of those buckets that differ.
+//! digests first, and fetches the sessions of those buckets that differ. Behind the sessions come
+//! the removals that are remembered: who was cut off for long has missed them.
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -13,15 +14,18 @@ use crate::sync::Sessions;
 use crate::sync::buckets::Comparison;
 use crate::sync::config::SyncConfig;
 use crate::sync::frame::{HEADER_LEN, Transmit};
+use crate::sync::graves::{Graves, MAX_GRAVES};
 use crate::sync::message::{
     DigestRequest, DigestsHead, END, Filter, SNAPSHOT_HEAD_LEN, SlotRange, SnapshotHead,
     SnapshotRequest,
 };
 use crate::sync::queue::Body;
 use crate::sync::record::{self, UPSERT_LEN};
-use crate::table::Change;
+use crate::table::{Change, SessionKey};
 use crate::time::Time;
 
+/// The first of the places of removals, which lie behind those of the table.
+const FIRST_GRAVE: u32 = END - MAX_GRAVES as u32;
 /// Parts of a table that are kept apart while what lies between them is missing.
 const MAX_ISLANDS: usize = 64;
 /// Bytes of snapshot that one request asks for: what sockets buffer by default, with some margin.
@@ -236,13 +240,16 @@ impl Serve {
         Some(Self { node, id, frames, ranges, filter })
     }
 
-    /// The next frame, and whether it is the last.
+    /// The next frame, and whether it is the last. The peer is told of removals since `since`.
     pub fn next_frame(
         &mut self,
         now: Time,
         max_body: usize,
         sessions: &impl Sessions,
+        graves: &Graves,
+        since: Time,
     ) -> Option<(Body, bool)> {
+        let wants = |key: &SessionKey| self.filter.as_ref().is_none_or(|filter| filter.wants(key));
         let range = self.ranges.front_mut()?;
         let from = range.from;
         let mut buf = Transmit::buffer(max_body);
@@ -250,11 +257,27 @@ impl Serve {
         let room = (max_body - SNAPSHOT_HEAD_LEN) / UPSERT_LEN;
         let (mut count, mut slots) = (0, SLOTS_PER_FRAME);
         while range.from < range.until && usize::from(count) < room && slots > 0 {
+            if range.from >= FIRST_GRAVE {
+                let Some(grave) = graves.at((range.from - FIRST_GRAVE) as usize, since) else {
+                    range.from = END;
+                    break;
+                };
+                // Who has the session knows better than to tell of its removal.
+                if let Some((key, version)) = grave.filter(|(key, _)| wants(key))
+                    && !sessions.has(&key)
+                {
+                    record::put(&mut buf, &Change::Remove(key, version));
+                    count += 1;
+                }
+                range.from += 1;
+                slots -= 1;
+                continue;
+            }
             // A slot holds a session at most, so the budget keeps the frame's size too.
-            let wanted = (range.until - range.from) as usize;
+            let wanted = (range.until.min(FIRST_GRAVE) - range.from) as usize;
             let budget = (room - usize::from(count)).min(wanted).min(slots);
             let next = sessions.scan(now, range.from, budget, &mut |record| {
-                if self.filter.is_some_and(|filter| !filter.wants(&record.key)) {
+                if !wants(&record.key) {
                     return;
                 }
                 if Mutant::ShortSnapshots.is_on() && range.from < 8 {
@@ -263,7 +286,7 @@ impl Serve {
                 record::put(&mut buf, &Change::Upsert(record));
                 count += 1;
             });
-            range.from = next.unwrap_or(END).max(range.from);
+            range.from = next.unwrap_or(FIRST_GRAVE).max(range.from);
             slots -= budget;
         }
         let covers = SlotRange { from, until: range.from };

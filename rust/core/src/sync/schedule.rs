@@ -144,6 +144,15 @@ impl Sync {
         }
     }
 
+    /// Remembers removals of which nobody is there to be told.
+    pub fn bury_untold(&mut self, now: Time, sessions: &mut impl Sessions) {
+        while !self.tracking
+            && let Some((key, version)) = sessions.pop_removal()
+        {
+            self.graves.bury(now, key, version);
+        }
+    }
+
     /// The next frame to send. What keeps the cluster together goes first, then news, then
     /// repetitions, then snapshots.
     pub fn poll_transmit(&mut self, now: Time, sessions: &mut impl Sessions) -> Option<Transmit> {
@@ -218,6 +227,7 @@ impl Sync {
         if tracking != self.tracking {
             self.tracking = tracking;
             sessions.track_changes(tracking);
+            self.bury_untold(now, sessions);
             // What changed while nobody was told: peers may have heard us all the while.
             if !tracking || self.reason.ready() {
                 self.outgoing.interrupt();
@@ -481,8 +491,10 @@ impl Sync {
 
     fn snapshot_frame(&mut self, now: Time, sessions: &mut impl Sessions) -> Option<Transmit> {
         let mut serve = self.serving.pop_front()?;
-        let (body, last) = serve.next_frame(now, self.config.max_body(), sessions)?;
         let node = serve.node;
+        let since = self.peers.known_mut(node)?.since;
+        let max_body = self.config.max_body();
+        let (body, last) = serve.next_frame(now, max_body, sessions, &self.graves, since)?;
         if !last {
             self.serving.push_back(serve);
         }

@@ -52,8 +52,10 @@ fn has(arena: &Arena, id: SessionId, flag: u8) -> bool {
 /// What waits for peers, and for the ends of bridges.
 #[derive(Debug)]
 pub struct Changes {
-    /// Whether anything is collected for peers.
+    /// Whether sessions are collected for peers.
     pub tracked: bool,
+    /// Whether removals are.
+    pub removals: bool,
     dirty: List,
     /// None for bridges that aren't there.
     bridged: [Option<List>; Side::ALL.len()],
@@ -64,6 +66,7 @@ impl Default for Changes {
     fn default() -> Self {
         Self {
             tracked: false,
+            removals: false,
             dirty: List { flag: flag::DIRTY, ids: VecDeque::new() },
             bridged: [None, None],
             removed: VecDeque::new(),
@@ -80,14 +83,13 @@ impl Changes {
     /// Collects changes from now on. Room for every session is reserved, so that a peer that
     /// doesn't listen for a while makes no pause for growth.
     pub fn begin(&mut self, max_sessions: u32) {
-        self.tracked = true;
+        (self.tracked, self.removals) = (true, true);
         self.dirty.ids.reserve(max_sessions as usize);
     }
 
-    /// Forgets what waits for peers, and collects nothing more for them.
+    /// Forgets what waits for peers, and collects nothing but removals for them.
     pub fn end(&mut self, arena: &mut Arena) {
         self.tracked = false;
-        self.removed.clear();
         self.dirty.clear(arena);
     }
 

@@ -137,6 +137,11 @@ impl Table {
         }
     }
 
+    /// Whether the session is here.
+    pub fn has(&self, key: &SessionKey) -> bool {
+        self.find(key).is_some()
+    }
+
     fn find(&self, key: &SessionKey) -> Option<SessionId> {
         self.find6(key.proto, key.src6.addr.to_bits(), key.src6.port)
             .filter(|&slot| super::src4_of(self.bib(slot)) == key.src4)

@@ -466,7 +466,7 @@ impl Table {
         let mut version = session.version;
         if session.flags & flag::LOCAL != 0 {
             let key = self.key_of(slot, &session);
-            if self.changes.tracked {
+            if self.changes.removals {
                 version = version.wrapping_add(1);
                 self.changes.push_removed(key, version);
             }

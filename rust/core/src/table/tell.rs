@@ -20,7 +20,8 @@ impl Table {
         self.journal.pop()
     }
 
-    /// Whether changes are collected for peers.
+    /// Whether changes are collected for peers. Removals are from the first time on: peers that
+    /// hear nothing may come back.
     pub fn track_changes(&mut self, on: bool) {
         if on {
             self.changes.begin(self.max_sessions);
@@ -34,9 +35,14 @@ impl Table {
         self.changes.pending()
     }
 
+    /// The next removal that peers have to be told, and its version.
+    pub fn pop_removal(&mut self) -> Option<(SessionKey, u32)> {
+        self.changes.pop_removed()
+    }
+
     /// The next thing that peers have to be told; removals first.
     pub fn pop_change(&mut self, now: Time) -> Option<Change> {
-        if let Some((key, version)) = self.changes.pop_removed() {
+        if let Some((key, version)) = self.pop_removal() {
             return Some(Change::Remove(key, version));
         }
         let id = loop {

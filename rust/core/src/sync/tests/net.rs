@@ -18,6 +18,7 @@ pub struct Model {
     pub sessions: BTreeMap<SessionKey, SessionRecord>,
     pub slots: Vec<SessionKey>,
     pub changes: VecDeque<Change>,
+    pub removals: VecDeque<(SessionKey, u32)>,
     pub tracking: bool,
     pub stats: Stats,
 }
@@ -31,7 +32,7 @@ impl Model {
 
     pub fn remove(&mut self, number: u32) {
         let removed = self.sessions.remove(&session(number, 0).key).unwrap();
-        self.tell(Change::Remove(removed.key, removed.version + 1));
+        self.removals.push_back((removed.key, removed.version + 1));
     }
 
     pub fn tell(&mut self, change: Change) {
@@ -79,12 +80,21 @@ impl Sessions for Model {
         self.changes.clear();
     }
 
+    fn has(&self, key: &SessionKey) -> bool {
+        self.sessions.contains_key(key)
+    }
+
     fn changes_pending(&self) -> usize {
-        self.changes.len()
+        self.changes.len() + self.removals.len()
     }
 
     fn pop_change(&mut self, _now: Time) -> Option<Change> {
-        self.changes.pop_front()
+        let removal = self.pop_removal().map(|(key, version)| Change::Remove(key, version));
+        removal.or_else(|| self.changes.pop_front())
+    }
+
+    fn pop_removal(&mut self) -> Option<(SessionKey, u32)> {
+        self.removals.pop_front()
     }
 
     fn scan(
@@ -205,6 +215,7 @@ impl Net {
         for node in self.members.keys().copied().collect::<Vec<_>>() {
             let Member { sync, table, keyring, events } = self.at(node);
             sync.notice_changes(now, table.changes_pending());
+            sync.bury_untold(now, table);
             let mut calls = 0;
             while sync.poll_timeout().is_some_and(|at| at <= now) {
                 sync.handle_timeout(now, table);
