@@ -23,6 +23,11 @@ impl BitSet {
         self.count
     }
 
+    /// The word that `n` stands in: to load it before it is changed. 0 beyond the set's length.
+    pub fn load(&self, n: usize) -> u64 {
+        self.words.get(n / 64).copied().unwrap_or(0)
+    }
+
     /// Makes `n` a member; false if it was one. `n` is below the set's length.
     pub fn insert(&mut self, n: usize) -> bool {
         let bit = 1 << (n % 64);

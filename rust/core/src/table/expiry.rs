@@ -13,7 +13,11 @@ use crate::time::Time;
 const SLOTS: u64 = 8192;
 /// Milliseconds a slot: visits are late by less than this.
 pub const TICK_MS: u64 = 256;
-/// `prev` of the first record of slot `n` is `HEAD | n`: no session has such a number.
+/// Lists of a slot. Where the next record of a list lies is known when this one has come from
+/// memory: of several lists as many come at once.
+const LISTS: usize = 4;
+/// `prev` of the first record of list `n`, those of all slots counted, is `HEAD | n`: no session
+/// has such a number.
 const HEAD: u32 = 1 << 30;
 
 const _: () = assert!(crate::config::MAX_SESSIONS < HEAD);
@@ -21,16 +25,19 @@ const _: () = assert!(crate::config::MAX_SESSIONS < HEAD);
 /// A plain timing wheel whose lists run through the sessions themselves.
 #[derive(Debug)]
 pub struct Wheel {
-    heads: Vec<u32>,
+    heads: Vec<[u32; LISTS]>,
     occupied: BitSet,
     /// The next tick to be handled. Every visit is due in `tick..tick + SLOTS`.
     tick: u64,
+    /// The list whose turn it is: they are emptied side by side.
+    turn: usize,
 }
 
 impl Default for Wheel {
     /// A wheel without sessions.
     fn default() -> Self {
-        Self { heads: vec![NIL; SLOTS as usize], occupied: BitSet::new(SLOTS as usize), tick: 0 }
+        let heads = vec![[NIL; LISTS]; SLOTS as usize];
+        Self { heads, occupied: BitSet::new(SLOTS as usize), tick: 0, turn: 0 }
     }
 }
 
@@ -42,16 +49,17 @@ impl Wheel {
             self.tick = self.tick.max(now.as_millis() / TICK_MS);
         }
         let due = (now.as_millis() + u64::from(delay_ms)).div_ceil(TICK_MS);
-        let slot = (due.clamp(self.tick, self.tick + SLOTS - 1) % SLOTS) as u32;
-        let head = core::mem::replace(&mut self.heads[slot as usize], id.raw());
+        let slot = (due.clamp(self.tick, self.tick + SLOTS - 1) % SLOTS) as usize;
+        let list = id.raw() as usize % LISTS;
+        let head = core::mem::replace(&mut self.heads[slot][list], id.raw());
         if head == NIL {
-            self.occupied.insert(slot as usize);
+            self.occupied.insert(slot);
         } else {
             arena.session_mut(SessionId::from_raw(head)).prev = id.raw();
         }
         let session = arena.session_mut(id);
         session.next = head;
-        session.prev = HEAD | slot;
+        session.prev = HEAD | (slot * LISTS + list) as u32;
     }
 
     /// Takes the session out of its list.
@@ -65,9 +73,10 @@ impl Wheel {
         if prev & HEAD == 0 {
             arena.session_mut(SessionId::from_raw(prev)).next = next;
         } else {
-            let slot = (prev & !HEAD) as usize;
-            self.heads[slot] = next;
-            if next == NIL {
+            let list = (prev & !HEAD) as usize;
+            let slot = list / LISTS;
+            self.heads[slot][list % LISTS] = next;
+            if next == NIL && self.heads[slot] == [NIL; LISTS] {
                 self.occupied.remove(slot);
             }
         }
@@ -82,9 +91,37 @@ impl Wheel {
             return None;
         }
         self.tick = tick;
-        let id = SessionId::from_raw(self.heads[slot]);
+        let heads = &self.heads[slot];
+        let (turn, id) = (0..LISTS)
+            .map(|n| (self.turn + n) % LISTS)
+            .map(|list| (list, heads[list]))
+            .find(|&(_, id)| id != NIL)?;
+        self.turn = turn + 1;
+        let id = SessionId::from_raw(id);
         self.remove(arena, id);
         Some(id)
+    }
+
+    /// Loads the records of sessions that [`Wheel::pop_due`] takes out next, and tells which: up to
+    /// `N` that are due in the same tick, put into `ids`. Returns how many.
+    pub fn load_due<const N: usize>(
+        &self,
+        arena: &Arena,
+        now: Time,
+        ids: &mut [SessionId; N],
+    ) -> usize {
+        let mut len = 0;
+        let due = self.earliest().filter(|&(tick, _)| tick <= now.as_millis() / TICK_MS);
+        let Some((_, slot)) = due else { return 0 };
+        let mut heads = self.heads[slot];
+        while len + LISTS <= N && heads != [NIL; LISTS] {
+            for at in heads.iter_mut().filter(|at| **at != NIL) {
+                ids[len] = SessionId::from_raw(*at);
+                *at = arena.session(ids[len]).next;
+                len += 1;
+            }
+        }
+        len
     }
 
     /// When the next visit is due.

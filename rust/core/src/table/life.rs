@@ -1,11 +1,16 @@
 //! What keeps a session alive, and what notices its end.
 
+use core::hint::black_box;
+
 use super::merge::join;
 use super::session::{NIL, SessionId, deadline, flag};
 use super::{COUNT, Table, bib::bib_flag, expiry, is_newer};
 use crate::mutant::Mutant;
 use crate::table::State;
 use crate::time::Time;
+
+/// Sessions whose memory is loaded together when they are due.
+const AHEAD: usize = 16;
 
 impl Table {
     /// A packet was seen: the session lives for `lifetime_ms` from now, or for as much longer as
@@ -135,6 +140,9 @@ impl Table {
     /// at most. The caller ends the session or changes its state.
     pub fn pop_expired(&mut self, now: Time, budget: &mut usize) -> Option<SessionId> {
         while *budget > 0 {
+            if budget.is_multiple_of(AHEAD) {
+                self.load_due(now);
+            }
             *budget -= 1;
             let id = self.wheel.pop_due(&mut self.arena, now)?;
             if !self.arena.bib(self.arena.bib_of(id)).is_live() {
@@ -153,6 +161,26 @@ impl Table {
             self.arm(now, id);
         }
         None
+    }
+
+    /// Has the memory that the end of the next [`AHEAD`] sessions will touch come side by side.
+    fn load_due(&self, now: Time) {
+        let mut ids = [SessionId::from_raw(NIL); AHEAD];
+        let len = self.wheel.load_due(&self.arena, now, &mut ids);
+        let mut loaded = 0;
+        for &id in &ids[..len] {
+            let slot = self.arena.bib_of(id);
+            let bib = self.arena.bib(slot);
+            if id.overflow_slot().is_some() {
+                let session = self.arena.session(id);
+                let tag = self.tag_session(slot, session.dst4, session.dst_port);
+                loaded ^= self.by_dst4.load(tag);
+            }
+            let proto = bib.proto();
+            loaded ^= self.by_src6.load(self.tag6(proto, bib.src6, bib.port6));
+            loaded ^= self.pool4.load(proto, bib.src4, bib.port4);
+        }
+        black_box(loaded);
     }
 
     /// When [`Table::pop_expired`] has something to do.

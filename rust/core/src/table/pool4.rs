@@ -266,6 +266,17 @@ impl Pool4 {
         space.slots.get(usize::from(offset))?.checked_sub(1)
     }
 
+    /// Reads what [`Pool4::release`] changes: to load it before.
+    pub fn load(&self, proto: Proto, address: u32, port: u16) -> u64 {
+        let Some(n) = self.space(proto, address) else { return 0 };
+        let space = &self.spaces[n];
+        let offset = usize::from(port.wrapping_sub(space.base));
+        let slot = space.slots.get(offset).copied().unwrap_or(0);
+        self.shares_of(n).fold(u64::from(slot), |loaded, n| {
+            loaded ^ self.shares[n].free[offset & 1].load(offset / 2)
+        })
+    }
+
     /// Gives a transport address of the pool, which nobody has, to the BIB entry of that slot.
     /// False if it isn't in the pool.
     pub fn claim(&mut self, proto: Proto, address: u32, port: u16, slot: u32) -> bool {
