@@ -220,11 +220,11 @@ class Node:
         table.
         """
 
-    def advertise(self, *, module: bool = False, all: bool = True) -> None:
-        """Tell joolds, or the kernel module, the whole table.
+    def advertise(self) -> None:
+        """Have peers compare their tables with this one, and joolds hear all of it."""
 
-        Without `all`, less what was heard of themselves last.
-        """
+    def advertise_to_module(self, *, all: bool) -> None:
+        """Tell the kernel module the whole table; without `all`, less what it told itself last."""
 
     def pin_format(self, format: str, *, module: bool = False) -> None:
         """Take and tell datagrams of this format alone: "4.1.9", "4.1.12" or "4.1.13"."""

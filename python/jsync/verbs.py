@@ -187,8 +187,10 @@ class Verbs:
 
     async def advertise(self, arguments: Arguments) -> object:
         """`session advertise`."""
-        if self._settings.joold is None and self._settings.jool is None:
-            raise Failure("there is no [joold] in the configuration: nobody to tell", USAGE)
+        settings = self._settings
+        if settings.sync is None and settings.joold is None and settings.jool is None:
+            message = "there is neither [sync] nor [joold] in the configuration: nobody to tell"
+            raise Failure(message, USAGE)
         self._engine.advertise()
         return {}
 

@@ -277,6 +277,9 @@ def test_two_nodes_find_each_other_and_part() -> None:
     assert any("node 2 is up" in event for event in events), events
     assert any(event.startswith("ready:") for event in events), events
 
+    nodes[2].take_events()
+    nodes[1].advertise()
+    exchange(nodes, lambda: "comparing sessions with node 1" in nodes[2].take_events())
     nodes[2].leave()
     exchange(nodes, lambda: states([nodes[1]]) == [["down"]])
     assert any("node 2 has left" in event for event in nodes[1].take_events())

@@ -411,7 +411,7 @@ def test_the_module_is_told_what_it_doesnt_know_unless_it_is_new() -> None:
     node.receive_datagrams([("192.0.2.77", datagram)])
     wait_for(lambda: told_to(node, module=True))
     for everything, ports in ((False, {6000}), (True, {5000, 6000})):
-        node.advertise(module=True, all=everything)
+        node.advertise_to_module(all=everything)
         told: set[int] = set()
 
         def done(told: set[int] = told) -> bool:

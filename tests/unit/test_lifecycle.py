@@ -98,7 +98,7 @@ class FakeEngine:
     ) -> list[bool]:
         raise NotImplementedError
 
-    def advertise(self, *, module: bool = False, all: bool = True) -> None:
+    def advertise(self) -> None:
         raise NotImplementedError
 
     def joolds(self) -> "list[JooldStatus]":

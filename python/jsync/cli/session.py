@@ -35,7 +35,10 @@ def run(arguments: list[str]) -> int:
     tables.add_options(display)
     tables.add_protocols(display)
     tables.add_numeric(display)
-    verbs.add_parser("advertise", help="tell joolds every session")
+    verbs.add_parser(
+        "advertise",
+        help="have peers compare their tables with this one, and joolds hear every session",
+    )
     verbs.add_parser("proxy", help="exchange those of Jool's kernel module, as Jool's proxy does")
     options = commands.parse_args(arguments)
     if options.verb == "advertise":

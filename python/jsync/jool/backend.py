@@ -111,11 +111,11 @@ class JoolEngine:
             return [False] * len(datagrams)
         return self.node.receive_datagrams(datagrams, module=module)
 
-    def advertise(self, *, module: bool = False, all: bool = True) -> None:
+    def advertise(self) -> None:
         """See `jsync._core.Node`; the module's table is read again, too."""
         self.resync_wanted.set()
         if self.node is not None:
-            self.node.advertise(module=module, all=all)
+            self.node.advertise()
 
     def joolds(self) -> "list[JooldStatus]":
         """See `jsync._core.Node`."""
@@ -369,7 +369,7 @@ class ModuleLink:
                     # First its own: what it has learned since it came is the newer.
                     await self._read_table(instance)
                     if engine.node is not None:
-                        engine.node.advertise(module=True, all=self._is_new)
+                        engine.node.advertise_to_module(all=self._is_new)
                     self._is_new = False
                     engine.absence = ""
                     nursery.start_soon(self._follow_overruns, stream, instance)

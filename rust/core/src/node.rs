@@ -99,9 +99,19 @@ impl Node {
         self.bridges[side as usize].as_mut()?.poll_transmit(now, &mut self.nat64)
     }
 
-    /// Tells joolds or the kernel module every session; see [`Bridge::advertise`] for `all`.
-    pub fn advertise(&mut self, now: Time, side: Side, all: bool) {
-        if let Some(bridge) = &mut self.bridges[side as usize] {
+    /// Tells other machines every session: joolds hear them all, peers fetch what they lack.
+    pub fn advertise(&mut self, now: Time) {
+        if let Some(bridge) = &mut self.bridges[Side::Joolds as usize] {
+            bridge.advertise(now, true);
+        }
+        if let Some(sync) = &mut self.sync {
+            sync.advertise(now);
+        }
+    }
+
+    /// Tells the kernel module every session; see [`Bridge::advertise`] for `all`.
+    pub fn advertise_to_module(&mut self, now: Time, all: bool) {
+        if let Some(bridge) = &mut self.bridges[Side::Module as usize] {
             bridge.advertise(now, all);
         }
     }

@@ -154,10 +154,13 @@ impl Node {
         py.detach(|| datagrams.iter().map(|(from, bytes)| receive(from, bytes)).collect())
     }
 
-    #[pyo3(signature = (*, module = false, all = true))]
-    fn advertise(&self, py: Python<'_>, module: bool, all: bool) {
-        let side = side(module);
-        py.detach(|| self.driver.update(|driven, now| driven.node.advertise(now, side, all)));
+    fn advertise(&self, py: Python<'_>) {
+        py.detach(|| self.driver.update(|driven, now| driven.node.advertise(now)));
+    }
+
+    #[pyo3(signature = (*, all))]
+    fn advertise_to_module(&self, py: Python<'_>, all: bool) {
+        py.detach(|| self.driver.update(|driven, now| driven.node.advertise_to_module(now, all)));
     }
 
     #[pyo3(signature = (format, *, module = false))]

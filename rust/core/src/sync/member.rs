@@ -461,6 +461,11 @@ impl Sync {
         self.fetch = self.fetch.take().filter(|fetch| fetch.node != node);
     }
 
+    /// Has every peer compare its table with ours, and fetch what it lacks.
+    pub fn advertise(&mut self, now: Time) {
+        self.new_generation(now);
+    }
+
     /// Others may lack sessions that we have: they are told to compare.
     pub(super) fn new_generation(&mut self, now: Time) {
         self.generation = self.generation.wrapping_add(1);

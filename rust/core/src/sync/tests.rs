@@ -447,6 +447,22 @@ fn a_removal_is_not_undone_by_what_its_teller_hears_late() {
 }
 
 #[test]
+fn peers_compare_tables_when_they_are_asked_to() {
+    let mut net = Net::new();
+    (1..=3).for_each(|node| net.start(node));
+    net.run(3000);
+    let news = session(7, 1);
+    net.at(1).table.learn(Time::ZERO, &news);
+    net.run(5000);
+    assert!(net.members[&2].table.sessions.is_empty(), "nobody knows that there is anything");
+    let now = net.now;
+    net.at(1).sync.advertise(now);
+    net.run(500);
+    assert!(net.members[&2].table.sessions.contains_key(&news.key));
+    net.assert_equal();
+}
+
+#[test]
 fn a_refresh_at_who_did_not_hear_of_the_removal_prevails_everywhere() {
     let mut net = Net::new();
     (1..=3).for_each(|node| net.start(node));
