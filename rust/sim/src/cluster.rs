@@ -136,6 +136,8 @@ enum Event {
     ToHost(Side, Vec<u8>),
     /// keepalived runs `jsync check`.
     Check(usize),
+    /// A machine's daemon that was stopped in its tracks goes on.
+    Thaw(usize),
     Node(usize),
     Router(usize),
     Host(Side),
@@ -271,6 +273,35 @@ impl Cluster {
         self.machines[machine].read_pause = pause;
     }
 
+    /// Has the network take no frames from a machine, or take them again.
+    pub fn set_stuck(&mut self, machine: usize, stuck: bool) {
+        self.machines[machine].stuck = stuck;
+        let mut outbox = Outbox::default();
+        self.machines[machine].handle_timeout(self.now, &mut outbox);
+        self.post(machine, outbox);
+    }
+
+    /// `kill -STOP` of a machine's daemon; it goes on after `time`.
+    pub fn freeze(&mut self, machine: usize, time: Micros) {
+        self.note(machine, format!("is frozen for {} ms", time / millis(1)));
+        self.machines[machine].freeze(self.now);
+        self.agenda.plan(self.now + time, Event::Thaw(machine));
+    }
+
+    /// `kill -CONT`: the daemon finds the packets and frames that came meanwhile, as far as there
+    /// was room for them. Does nothing if it isn't stopped.
+    pub fn thaw(&mut self, machine: usize) {
+        if !self.machines[machine].is_frozen() {
+            return;
+        }
+        self.note(machine, "goes on".to_string());
+        for packet in self.machines[machine].thaw() {
+            self.agenda.plan(self.now, Event::ToMachine(machine, packet));
+        }
+        self.agenda.plan(self.now, Event::Read(machine));
+        self.agenda.plan(self.now, Event::Node(machine));
+    }
+
     /// Gives a machine other pre-shared keys, from its next start on.
     pub fn set_keys(&mut self, machine: usize, keys: Vec<[u8; 32]>) {
         self.machines[machine].keys = keys;
@@ -313,6 +344,7 @@ impl Cluster {
 
     /// Stops a machine's daemon in good order: it tells its peers.
     pub fn stop(&mut self, machine: usize) {
+        self.thaw(machine);
         self.note(machine, "is stopped".to_string());
         let mut outbox = Outbox::default();
         self.machines[machine].stop(self.now, &mut outbox);
@@ -418,10 +450,11 @@ impl Cluster {
                 self.route(machine, |m, say| m.router.handle_timeout(now, say));
             }
             Event::Check(machine) => {
-                self.machines[machine].check();
+                self.machines[machine].check(now);
                 self.update_router(machine);
                 self.agenda.plan(now + CHECK_INTERVAL, Event::Check(machine));
             }
+            Event::Thaw(machine) => self.thaw(machine),
             Event::Here(machine) => {
                 self.places.iter_mut().for_each(|place| place.gateway = Some(machine));
             }

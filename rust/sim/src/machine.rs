@@ -12,7 +12,7 @@ use jsync_core::table::SessionKey;
 use jsync_core::time::Time;
 use jsync_core::tuple::{Endpoint4, Endpoint6, Proto};
 
-use crate::clock::{Clock, Micros};
+use crate::clock::{Clock, Micros, seconds};
 use crate::cluster::{Setup, Table};
 use crate::rng::Rng;
 use crate::vrrp::{Role, Router, Say};
@@ -21,6 +21,11 @@ use crate::vrrp::{Role, Router, Say};
 const DRAIN_LIMIT: usize = 4096;
 /// Frames that wait in the socket of a machine that is slow to read.
 const BUFFERED: usize = 64;
+/// Packets that wait in the queue of a TUN of which nobody reads.
+const QUEUED: usize = 500;
+/// How long keepalived waits for `jsync check` until it takes the machine for broken: two runs of
+/// five seconds.
+const CHECK_PATIENCE: Micros = seconds(10);
 /// Places of the table that one step of a scan looks at.
 const SCAN_BUDGET: usize = 4096;
 
@@ -65,6 +70,12 @@ pub struct Machine {
     /// Between two frames that it takes from the private network; 0 if it takes all at once.
     pub(crate) read_pause: Micros,
     buffer: VecDeque<Rc<[u8]>>,
+    /// Whether the network takes no frames from it.
+    pub(crate) stuck: bool,
+    /// Since when its daemon is stopped in its tracks.
+    frozen: Option<Micros>,
+    /// Packets that came since.
+    queue: VecDeque<Vec<u8>>,
     daemon: Option<Daemon>,
     was_ready: bool,
     /// The last answer of `jsync check`.
@@ -92,6 +103,9 @@ impl Machine {
             router_planned: None,
             read_pause: 0,
             buffer: VecDeque::new(),
+            stuck: false,
+            frozen: None,
+            queue: VecDeque::new(),
             daemon: None,
             was_ready: false,
             checked: false,
@@ -112,6 +126,11 @@ impl Machine {
     /// Whether its daemon runs.
     pub fn runs(&self) -> bool {
         self.daemon.is_some()
+    }
+
+    /// Whether its daemon is stopped in its tracks, as by `kill -STOP`.
+    pub fn is_frozen(&self) -> bool {
+        self.frozen.is_some()
     }
 
     /// Its node, if its daemon runs.
@@ -163,9 +182,23 @@ impl Machine {
         Ok(epoch)
     }
 
+    /// Stops the daemon in its tracks.
+    pub(crate) fn freeze(&mut self, now: Micros) {
+        self.frozen = Some(now);
+    }
+
+    /// Lets the daemon go on: with the packets that it returns, and the frames in its buffer.
+    pub(crate) fn thaw(&mut self) -> VecDeque<Vec<u8>> {
+        self.frozen = None;
+        std::mem::take(&mut self.queue)
+    }
+
     /// Ends the daemon without giving it a chance to say anything.
     pub(crate) fn kill(&mut self) {
         self.daemon = None;
+        self.frozen = None;
+        self.queue.clear();
+        self.buffer.clear();
         self.was_ready = false;
         self.checked = false;
     }
@@ -182,7 +215,11 @@ impl Machine {
     }
 
     /// keepalived runs `jsync check`.
-    pub(crate) fn check(&mut self) {
+    pub(crate) fn check(&mut self, now: Micros) {
+        if let Some(since) = self.frozen {
+            self.checked &= now < since + CHECK_PATIENCE;
+            return;
+        }
         let may = |node: &Node| self.role() == Role::Master || node.catching_up().is_none();
         self.checked = self.ready() && self.node().is_some_and(may);
     }
@@ -204,6 +241,12 @@ impl Machine {
     pub(crate) fn handle_packet(&mut self, now: Micros, bytes: &[u8], outbox: &mut Outbox) {
         let routed = self.ecmp || self.role() == Role::Master;
         if !self.plugged || !routed || !self.runs() {
+            return;
+        }
+        if self.is_frozen() {
+            if self.queue.len() < QUEUED {
+                self.queue.push_back(bytes.to_vec());
+            }
             return;
         }
         let mut buf = vec![0; HEADROOM];
@@ -228,7 +271,7 @@ impl Machine {
 
     /// Whether frames wait in its buffer, or have to.
     pub(crate) fn is_buffering(&self) -> bool {
-        self.read_pause > 0 || !self.buffer.is_empty()
+        self.read_pause > 0 || self.is_frozen() || !self.buffer.is_empty()
     }
 
     /// Lets a frame wait if it has to; Some if it is the first: when it will be read.
@@ -242,6 +285,9 @@ impl Machine {
 
     /// Takes the frame that has waited longest; Some if there is another: when it will be read.
     pub(crate) fn read_frame(&mut self, now: Micros, outbox: &mut Outbox) -> Option<Micros> {
+        if self.is_frozen() {
+            return None;
+        }
         let bytes = self.buffer.pop_front()?;
         self.handle_frame(now, &bytes, outbox);
         (!self.buffer.is_empty()).then_some(now + self.read_pause)
@@ -275,6 +321,9 @@ impl Machine {
     /// Does what is due; the timeout that was planned has come.
     pub(crate) fn handle_timeout(&mut self, now: Micros, outbox: &mut Outbox) {
         self.planned = None;
+        if self.is_frozen() {
+            return;
+        }
         self.act(now, outbox, |time, daemon| {
             if daemon.node.poll_timeout().is_none_or(|due| due <= time) {
                 daemon.node.handle_timeout(time);
@@ -284,6 +333,9 @@ impl Machine {
 
     /// When the node's timeout is to be planned for, if nothing as early is planned already.
     pub(crate) fn plan_timeout(&mut self, now: Micros) -> Option<Micros> {
+        if self.is_frozen() {
+            return None;
+        }
         let due = self.clock.moment(self.node()?.poll_timeout()?).max(now);
         plan(&mut self.planned, Some(due))
     }
@@ -296,10 +348,11 @@ impl Machine {
     /// Does something to the node, then asks it for all that it has to say.
     fn act(&mut self, now: Micros, outbox: &mut Outbox, act: impl FnOnce(Time, &mut Daemon)) {
         let time = self.clock.read(now);
+        let stuck = self.stuck;
         let Some(daemon) = &mut self.daemon else { return };
         act(time, daemon);
         let mut sent = None;
-        while let Some(transmit) = daemon.node.poll_transmit(time) {
+        while !stuck && let Some(transmit) = daemon.node.poll_transmit(time) {
             let Some(keyring) = &daemon.keyring else { break };
             sent = Some(transmit.header().seq);
             let frame = keyring.seal(transmit);

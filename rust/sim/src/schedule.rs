@@ -7,10 +7,11 @@
 //!    are equal: the same sessions in the same states.
 //! 2. A session that a node has when another one crashes stays in that node's table.
 //! 3. All is bounded: what a node says at once, the size of its frames, its table; a quiet network
-//!    is quiet. Sessions whose time is over are gone everywhere.
+//!    is quiet, and nothing waits to be told. Sessions whose time is over are gone everywhere.
 //! 4. Nobody becomes MASTER who isn't ready; with networks that lose nothing, nobody becomes
 //!    MASTER or ready who lacks a session that a running node had a second ago (unless its cables
-//!    were out within that second; a MASTER's, and the one before it died in that second too).
+//!    were out within that second; a MASTER's, and the one before it died in that second too; or
+//!    its daemon hung, which its keepalived didn't know).
 //! 5. A node that was told of a removal never again has the session as it was before. (A packet
 //!    that refreshed it elsewhere at the same time prevails.)
 //! 6. Two mappings never have one transport address of pool4: not in a table; and where all can
@@ -32,7 +33,7 @@ use jsync_core::tuple::{Endpoint4, Endpoint6, Proto};
 use crate::clock::{Micros, millis, seconds};
 use crate::cluster::{Cluster, LogLine, N4, N6, POOL4, STATIC_PORTS, Setup, Side, Table, slices};
 use crate::flow::Pace;
-use crate::machine::newer;
+use crate::machine::{Machine, newer};
 use crate::network::Link;
 use crate::rng::Rng;
 use crate::tcp::State;
@@ -71,6 +72,8 @@ struct Plan {
     /// Whether frames get lost, overtaken for long, or cut off.
     lossy: bool,
     crashes: bool,
+    /// Whether daemons are stopped in their tracks for a while.
+    freezes: bool,
     /// Whether routers may be unable to hear each other, so that several are MASTER.
     split_brain: bool,
     /// How many of 1000 packets of hosts get lost.
@@ -112,6 +115,7 @@ impl Plan {
             link,
             lossy,
             crashes: rng.chance(800),
+            freezes: rng.chance(300),
             split_brain: rng.chance(200),
             packet_loss: pick(rng, &[0, 0, 20, 200]) as u32,
             icmp_timeout: pick(rng, &[500, 3000, LONG_PING_MS]) as u32,
@@ -187,6 +191,8 @@ struct Seen {
     boots: u32,
     /// Whether others could hear it.
     plugged: bool,
+    /// Whether it was stopped in its tracks.
+    frozen: bool,
     ready: bool,
     table: Table,
 }
@@ -253,7 +259,7 @@ impl Player {
         let other = (machine + 1 + self.rng.index(self.plan.nodes - 1)) % self.plan.nodes;
         let runs = self.cluster.machines()[machine].runs();
         let cut = self.rng.chance(400);
-        let action = self.rng.below(100);
+        let action = self.rng.below(103);
         if (55..62).contains(&action) || (72..75).contains(&action) {
             self.last_death = self.cluster.now();
         }
@@ -279,6 +285,13 @@ impl Player {
             }
             93..95 if self.plan.split_brain => self.cluster.lan.cut(machine, other, cut),
             95..100 => self.replay(machine),
+            100 if self.plan.lossy => self.cluster.set_stuck(machine, cut),
+            101..103 if self.plan.freezes && runs => {
+                self.apart = true;
+                self.last_death = self.cluster.now();
+                let time = [millis(500), seconds(3), seconds(10), seconds(12)];
+                self.cluster.freeze(machine, time[self.rng.index(4)]);
+            }
             _ => {}
         }
     }
@@ -364,6 +377,8 @@ impl Player {
         self.cluster.lan.links().for_each(|link| *link = Link::good());
         for machine in 0..self.plan.nodes {
             self.cluster.set_reading(machine, 0);
+            self.cluster.thaw(machine);
+            self.cluster.set_stuck(machine, false);
             self.cluster.plug_in(machine);
             self.start(machine);
         }
@@ -404,8 +419,9 @@ impl Player {
             .map(|(index, machine)| {
                 machine.runs().then(|| Seen {
                     boots: machine.boots,
-                    plugged: machine.plugged,
-                    ready: machine.ready(),
+                    plugged: machine.plugged && !machine.is_frozen(),
+                    frozen: machine.is_frozen(),
+                    ready: machine.ready() && !machine.is_frozen(),
                     table: self.cluster.table(index),
                 })
             })
@@ -471,6 +487,17 @@ impl Player {
         if sample.iter().flatten().any(|seen| seen.table.len() > most) {
             self.violation("a table has more than max-sessions");
         }
+        // A session stands in the list of changes once. One that ended before it was told leaves
+        // its place there until the list is twice as long as the table, and its removal waits too.
+        if let Some(waiting) = self.most_waiting().filter(|&waiting| waiting > 4 * most) {
+            self.violation(&format!("{waiting} changes wait to be told"));
+        }
+    }
+
+    /// How many changes wait to be told at the node where most do; None if nowhere any.
+    fn most_waiting(&self) -> Option<usize> {
+        let nodes = self.cluster.machines().iter().filter_map(Machine::node);
+        nodes.map(|node| node.nat64().changes_pending()).max().filter(|&waiting| waiting > 0)
     }
 
     /// Invariant 4.
@@ -487,10 +514,13 @@ impl Player {
             // Who was plugged in a moment ago learns what it missed, unless the MASTER dies now; as
             // long as it is cut off, it is ready without, as is who starts there.
             let cut = |seen: &Option<Seen>| seen.as_ref().is_some_and(|seen| !seen.plugged);
+            let frozen = |seen: &Option<Seen>| seen.as_ref().is_some_and(|seen| seen.frozen);
             let was = |cut: &dyn Fn(&Sample) -> bool| {
                 cut(sample) || self.samples.iter().any(|(_, then)| cut(then))
             };
             let excused = match role {
+                // keepalived learns only after a while that a daemon doesn't answer.
+                Role::Master if was(&|sample| frozen(&sample[machine])) => true,
                 Role::Master => {
                     self.last_death + NEWS > self.cluster.now()
                         && was(&|sample| cut(&sample[machine]))
@@ -652,6 +682,13 @@ impl Player {
         let most = (hellos + 5) * self.plan.nodes as u64;
         if sent > most {
             self.violation(&format!("{sent} frames in {hellos} intervals of quiet"));
+        }
+        // What has just come up may wait for company.
+        if self.most_waiting().is_some() {
+            self.run(2 * millis(self.plan.flush_deadline.into()) + LOOK);
+        }
+        if let Some(waiting) = self.most_waiting() {
+            self.violation(&format!("{waiting} changes wait to be told although all is quiet"));
         }
     }
 

@@ -311,3 +311,38 @@ fn who_was_cut_off_learns_what_it_has_missed_before_it_takes_over() {
         assert_equal(&cluster, 50);
     }
 }
+
+/// An hour apart: what was missed is told again, and of connections that were idle all the while
+/// only those are sent that share a bucket with one that differs.
+#[test]
+fn after_an_hours_partition_only_what_differs_travels() {
+    let setup = Setup { skewed: true, ..Setup::new(3, 7) };
+    let mut cluster = running(&setup);
+    for port in 20_000..20_200 {
+        open_tcp(&mut cluster, &setup, port);
+    }
+    cluster.run_for(seconds(2));
+    for side in [Side::Six, Side::Four] {
+        cluster.on_host(side, |host, _| host.pause());
+    }
+    // What came after they were told first is told when a quarter of their timeout is over.
+    cluster.run_for(seconds(2000));
+    assert_equal(&cluster, 200);
+    [0, 1].into_iter().for_each(|other| cluster.network.cut(2, other, true));
+    cluster.run_for(seconds(1800));
+    for port in 30_000..30_020 {
+        open_tcp(&mut cluster, &setup, port);
+    }
+    cluster.run_for(seconds(1800));
+    assert_eq!([0, 1, 2].map(|machine| cluster.table(machine).len()), [220, 220, 200]);
+    let counters = [Counter::SnapshotSent, Counter::UpdatesSent];
+    let sent = |c: &Cluster| -> u64 {
+        (0..3).flat_map(|machine| counters.map(|counter| count(c, machine, counter))).sum()
+    };
+    let before = sent(&cluster);
+    [0, 1].into_iter().for_each(|other| cluster.network.cut(2, other, false));
+    cluster.run_for(seconds(5));
+    assert_equal(&cluster, 220);
+    let sent = sent(&cluster) - before;
+    assert!((20..100).contains(&sent), "{sent} records for 20 of 220 sessions");
+}
