@@ -530,11 +530,11 @@ impl Player {
             if excused {
                 continue;
             }
-            let had = sample.iter().zip(&earlier).filter_map(|(now, then)| {
-                let (now, then) = (now.as_ref()?, then.as_ref()?);
-                // What a daemon had a second ago and still has, if others could hear of it; pings'
-                // sessions come and go.
-                if !(now.plugged && then.plugged && now.boots == then.boots) {
+            let had = (0..self.plan.nodes).filter_map(|other| {
+                let (now, then) = (sample[other].as_ref()?, earlier[other].as_ref()?);
+                // What a daemon had a second ago and still has, if others could hear of it all the
+                // while; pings' sessions come and go.
+                if was(&|sample| cut(&sample[other])) || now.boots != then.boots {
                     return None;
                 }
                 let lasting = |key: &&SessionKey| key.proto != Proto::Icmp;
