@@ -275,3 +275,46 @@ def test_sessions_are_displayed(site: Site) -> None:
     text = site.j.jsync("bib", "display", "--numeric").stdout
     assert "[Static TCP] 192.0.2.1#61001 - 2001:db8::8#8001 (0 sessions)" in text
     wait_until(lambda: site.counters()["translated_6to4_packets"] == 1)
+
+
+def test_the_host_has_its_ports_back_when_an_entry_goes_or_is_refused(site: Site) -> None:
+    def reserved() -> str:
+        return site.j.sh("sysctl -n net.ipv4.ip_local_reserved_ports").strip()
+
+    def bind(port: int) -> str:
+        """What the host chooses as a source port when this is the whole of its range."""
+        return python(
+            site.j,
+            f"""
+            open("/proc/sys/net/ipv4/ip_local_port_range", "w").write("{port} {port}")
+            probe = socket.socket()
+            try:
+                probe.bind(("192.0.2.1", 0))
+                print(probe.getsockname()[1])
+            except OSError as error:
+                print(error.strerror)
+            open("/proc/sys/net/ipv4/ip_local_port_range", "w").write("32768 60999")
+            """,
+        )
+
+    site.j.sh("sysctl -qw net.ipv4.ip_local_reserved_ports=8080,55000")
+    daemon = site.daemon(SHARED)
+    before = site.j.state()
+    assert reserved() == "8080,55000,61001-65535"
+    assert bind(50001) == "50001"
+    entry = ("192.0.2.1", "50000-61000")
+    site.j.jsync("pool4", "add", *entry)
+    assert reserved() == "8080,50000-65535"
+    assert bind(50001) == "Address already in use"
+    site.j.jsync("pool4", "remove", *entry)
+    assert reserved() == "8080,55000,61001-65535"
+    assert bind(50001) == "50001"
+    # The device of a mark that can't be had, after the ports were reserved.
+    site.j.sh("ip link add jsync0-7 type veth peer name other")
+    done = site.j.jsync("pool4", "add", *entry, "--mark", "7", check=False)
+    assert (done.returncode, "jsync0-7 exists" in done.stderr) == (1, True)
+    assert reserved() == "8080,55000,61001-65535"
+    site.j.sh("ip link del jsync0-7")
+    assert site.j.state() == before
+    assert daemon.end() == 0
+    assert reserved() == "8080,55000"

@@ -446,6 +446,78 @@ def test_a_change_that_fails_changes_nothing(host: Host) -> None:
         dataplane.undo()
 
 
+RESERVED = "net/ipv4/ip_local_reserved_ports"
+
+
+def test_ports_that_leave_pool4_are_the_hosts_again_at_once(host: Host) -> None:
+    with untouched(host):
+        host.kernel.sysctls[RESERVED] = "8080,55000"
+        dataplane = host.up(SHARED)
+        assert host.kernel.sysctls[RESERVED] == "8080,55000,61001-65535"
+        for text, ports in (
+            (SHARED.replace("61001", "50000"), "8080,50000-65535"),
+            (SHARED.replace("61001-65535", "62000-62999"), "8080,55000,62000-62999"),
+            ('[nat64]\npool4 = []\n[dataplane]\ndevice = "jsync7"\n', "8080,55000"),
+            (SHARED, "8080,55000,61001-65535"),
+        ):
+            dataplane.change(parsed(text), host.follow_marks)
+            assert host.kernel.sysctls[RESERVED] == ports
+        dataplane.undo()
+        assert host.kernel.sysctls[RESERVED] == "8080,55000"
+        host.kernel.sysctls[RESERVED] = ""
+
+
+def test_ports_of_a_refused_change_are_the_hosts_again_at_once(host: Host) -> None:
+    def refuse(settings: config.Settings) -> None:
+        if settings.pool4[0].first == 50000:
+            assert host.kernel.sysctls[RESERVED] == "50000-65535"
+            raise Failure("no device")
+
+    with untouched(host):
+        dataplane = host.up(SHARED)
+        with pytest.raises(Failure, match="no device"):
+            dataplane.change(parsed(SHARED.replace("61001", "50000")), refuse)
+        assert host.kernel.sysctls[RESERVED] == "61001-65535"
+        dataplane.undo()
+
+
+def test_a_shrinking_pool4_is_never_refused_for_what_others_have_reserved(host: Host) -> None:
+    with untouched(host):
+        dataplane = host.up(SHARED)
+        host.kernel.sysctls[RESERVED] = "32768-60999,61001-65535"
+        smaller = SHARED.replace("61001-65535", "61001-62000")
+        dataplane.change(parsed(smaller), host.follow_marks)
+        assert host.kernel.sysctls[RESERVED] == "32768-60999,61001-62000"
+        dataplane.undo()
+        assert host.kernel.sysctls[RESERVED] == "32768-60999"
+        host.kernel.sysctls[RESERVED] = ""
+
+
+def test_ports_of_a_change_that_dies_anywhere_are_released_by_the_next_start(
+    tmp_path: Path,
+) -> None:
+    number = 0
+    while True:
+        number += 1
+        host = Host(tmp_path / str(number))
+        with untouched(host):
+            dataplane = host.up(SHARED.replace("61001", "50000"))
+            host.kernel.crash_at = host.kernel.changes + number
+            try:
+                dataplane.change(parsed(SHARED), host.follow_marks)
+            except Crash:
+                crashed = True
+            else:
+                crashed = False
+            host.kernel.crash_at = None
+            again = host.up(SHARED)
+            assert host.kernel.sysctls[RESERVED] == "61001-65535"
+            again.undo()
+        if not crashed:
+            break
+    assert number > 2
+
+
 def test_a_command_that_comes_too_late_begins_nothing_again(host: Host) -> None:
     with untouched(host):
         dataplane = host.up(ROUTED)

@@ -55,6 +55,7 @@ class Dataplane:
                 )
             self._undo(kernel, left)
             self._apply(kernel, wanted)
+            self._settle(kernel)
 
     def connect(self) -> None:
         """Lead packets to the TUN, which exists now. Raises Failure."""
@@ -99,6 +100,7 @@ class Dataplane:
                 self._settings = settings
             finally:
                 self._undo(kernel, self._unwanted(self._all_steps(kernel, wanted)))
+                self._settle(kernel)
 
     def _change(
         self, kernel: Kernel, settings: Settings, follow_marks: Callable[[Settings], None]
@@ -164,6 +166,19 @@ class Dataplane:
                 self._journal.entries.remove(entry)
                 self._journal.save()
                 raise
+
+    def _settle(self, kernel: Kernel) -> None:
+        """Take back what steps have of earlier ones. Says in the log what could not be."""
+        for entry in self._journal.entries:
+            try:
+                before = entry.step.settle(kernel, entry.before)
+            except Failure as failure:
+                name = type(entry.step).__name__
+                self._log.warning("could not be undone", step=name, error=failure)
+                continue
+            if before != entry.before:
+                entry.before = before
+                self._journal.save()
 
     def _undo(self, kernel: Kernel, entries: list[Entry]) -> None:
         others = kernel.other_daemons(self._settings.dataplane.device)

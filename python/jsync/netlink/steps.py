@@ -36,6 +36,13 @@ class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Do it."""
         raise NotImplementedError
 
+    def settle(self, kernel: Kernel, before: Any) -> Any:
+        """Take back what only an earlier step wanted, in whose place this one is; the new `before`.
+
+        It is called when everything else has been done that leads away from that.
+        """
+        return before
+
     def undo(self, kernel: Kernel, before: Any) -> None:
         """Take it back."""
         raise NotImplementedError
@@ -187,19 +194,21 @@ class ReservedPorts(Step, frozen=True, tag="reserved-ports"):
 
     def before(self, kernel: Kernel) -> str:
         """The ports that get reserved and weren't."""
+        return self.before_both(kernel, "")
+
+    def before_both(self, kernel: Kernel, before: Any) -> str:
+        """With those of the earlier step, which stay reserved until `settle`."""
+        earlier = _parse_ports(before)
         old = _parse_ports(kernel.read_sysctl(self._path) or "")
+        new = self._ports() - old
         low, high = (kernel.read_sysctl("net/ipv4/ip_local_port_range") or "32768 60999").split()
-        left = set(range(int(low), int(high) + 1)) - old - self._ports()
-        if len(left) < 1000:
+        left = set(range(int(low), int(high) + 1)) - (old - earlier) - self._ports()
+        if new and len(left) < 1000:
             raise Failure(
                 f"pool4 leaves the host {len(left)} of its own source ports {low}-{high}; give"
                 ' the shared addresses of pool4 fewer, ports = "61001-65535" say'
             )
-        return _format_ports(self._ports() - old)
-
-    def before_both(self, kernel: Kernel, before: Any) -> str:
-        """Those of the earlier step are released with ours, at the end."""
-        return _format_ports(_parse_ports(before) | _parse_ports(self.before(kernel)))
+        return _format_ports(earlier | new)
 
     def apply(self, kernel: Kernel) -> None:
         """Reserve them beside those that are reserved."""
@@ -207,13 +216,20 @@ class ReservedPorts(Step, frozen=True, tag="reserved-ports"):
         if not self._ports() <= old:
             kernel.write_sysctl(self._path, _format_ports(old | self._ports()))
 
+    def settle(self, kernel: Kernel, before: Any) -> str:
+        """Release those of an earlier step."""
+        earlier = _parse_ports(before)
+        self._release(kernel, earlier - self._ports())
+        return _format_ports(earlier & self._ports())
+
     def undo(self, kernel: Kernel, before: Any) -> None:
         """Release those that weren't."""
+        self._release(kernel, _parse_ports(before))
+
+    def _release(self, kernel: Kernel, ports: set[int]) -> None:
         old = _parse_ports(kernel.read_sysctl(self._path) or "")
-        if remaining := old - _parse_ports(before):
-            kernel.write_sysctl(self._path, _format_ports(remaining))
-        elif old:
-            kernel.write_sysctl(self._path, "")
+        if old & ports:
+            kernel.write_sysctl(self._path, _format_ports(old - ports))
 
 
 def _parse_ports(text: str) -> set[int]:
