@@ -261,10 +261,18 @@ class Node:
         Refused while a static BIB entry needs it.
         """
 
-    def pool4_flush(self) -> None:
-        """Remove every entry of pool4, every mapping and every session.
+    def pool4_exclude(self, gone: bytes) -> None:
+        """Remove transport addresses, a JSON object as in `nat64`'s "pool4", from all entries.
 
-        Refused while there are static BIB entries.
+        Those of that mark are meant, and of that "node" if it names one; what is left of an entry
+        stays. Mappings that no entry covers any more end. Refused if no entry has any of them, or
+        while a static BIB entry needs one.
+        """
+
+    def pool4_replace(self, entries: bytes) -> None:
+        """Take a JSON list of entries for pool4; mappings that none of them covers end.
+
+        Refused while a static BIB entry needs what isn't there.
         """
 
     def bib_add(self, entry: bytes) -> None:

@@ -4,6 +4,7 @@ Each is made whole or refused with the reason. The file isn't written: what a co
 restart forgets. Nodes whose configurations differ don't synchronise, so a change is made on all.
 """
 
+import ipaddress
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -18,29 +19,35 @@ from jsync.control import Action, Arguments
 from jsync.durations import parse_duration
 from jsync.engine import Engine, Translator
 from jsync.errors import USAGE, Failure
+from jsync.jool.importing import ELSEWHERE, SIIT, WITHOUT
 from jsync.log import Log
 from jsync.netlink import HostSide
 
 _TRUE = {"true", "on", "yes", "1"}
 _FALSE = {"false", "off", "no", "0"}
+_MANY = 24
+"""An entry of a shorter prefix has to be forced, as in Jool: a /16 keeps packets waiting for 40 ms."""
 
 
 def parse_option(key: str, text: str, current: object) -> object:
-    """The value of a global option from text, of the type that it has now. Raises Failure."""
-    try:
-        if is_duration(key):
-            return parse_duration(text, bare_ms=1_000)
-        if isinstance(current, bool):
-            if text.lower() in _TRUE | _FALSE:
-                return text.lower() in _TRUE
-            raise ValueError("write true or false")
-        if isinstance(current, list):
-            # An empty list doesn't tell what it is of; the engine refuses what doesn't belong.
-            parts = filter(None, (part.strip() for part in text.split(",")))
-            return [int(part) if part.isdecimal() else part for part in parts]
-        return int(text)
-    except ValueError as error:
-        raise Failure(f"{key}: {text!r}: {error}") from None
+    """The value of a global option from text, of the type that it has now. Raises ValueError."""
+    if is_duration(key):
+        return parse_duration(text, bare_ms=1_000)
+    if isinstance(current, bool):
+        if text.lower() in _TRUE | _FALSE:
+            return text.lower() in _TRUE
+        raise ValueError("write true or false")
+    if isinstance(current, list):
+        parts = list(filter(None, (part.strip() for part in text.split(","))))
+        return parts if key == "denylist4" else [_whole(part) for part in parts]
+    return _whole(text)
+
+
+def _whole(text: str) -> int:
+    # int() takes signs, underscores and other scripts' digits too.
+    if not (text.isascii() and text.isdecimal()):
+        raise ValueError("write a whole number")
+    return int(text)
 
 
 class Configuration(ABC):
@@ -95,9 +102,15 @@ class Changes(Configuration):
         key, text = _words(arguments, "key", "value")
         options = self.config()["global"]
         if key not in options:
-            raise Failure(f"{key}: {unknown_key(key, list(options))}")
-        async with self._lock:
-            await self._update_global({key: parse_option(key, text, options[key])})
+            why = (ELSEWHERE | WITHOUT | SIIT).get(key) or unknown_key(key, list(options))
+            raise Failure(f"{key}: {why}")
+        try:
+            async with self._lock:
+                await self._update_global({key: parse_option(key, text, options[key])})
+        except (ValueError, Failure) as error:
+            reason = str(error).removeprefix(f"{key}: ")
+            value = "" if repr(text) in reason else f"{text!r}: "
+            raise Failure(f"{key}: {value}{reason}") from None
         return {}
 
     async def _update_global(self, options: dict[str, object]) -> None:
@@ -108,37 +121,46 @@ class Changes(Configuration):
 
     async def pool4_add(self, arguments: Arguments) -> object:
         """`pool4 add`."""
+        entry = _pool4_entry(arguments)
+        if not arguments.get("force"):
+            _refuse_many(entry)
         async with self._lock:
-            await self._pool4_add(_pool4_entry(arguments))
+            await self._pool4_add(entry)
         return {}
 
     async def _pool4_add(self, entry: dict[str, Any]) -> None:
-        _engine(self._engine.pool4_add, entry)
-        try:
-            await self._follow()
-        except Failure:
-            _engine(self._engine.pool4_remove, entry)
-            raise
+        await self._change_pool4(self._engine.pool4_add, entry)
         self._log.info("pool4 has a new entry", **entry)
 
     async def pool4_remove(self, arguments: Arguments) -> object:
-        """`pool4 remove`."""
+        """`pool4 remove`: of all entries, whatever their limits are."""
+        gone = {"ports": "0-65535", **_pool4_entry(arguments)}
         async with self._lock:
-            await self._pool4_remove(_pool4_entry(arguments))
+            await self._change_pool4(self._engine.pool4_exclude, gone)
+            self._log.info("pool4 has lost transport addresses", **gone)
         return {}
 
     async def _pool4_remove(self, entry: dict[str, Any]) -> None:
-        _engine(self._engine.pool4_remove, entry)
-        await self._follow()
+        await self._change_pool4(self._engine.pool4_remove, entry)
         self._log.info("pool4 has lost an entry", **entry)
 
     async def pool4_flush(self, arguments: Arguments) -> object:
         """`pool4 flush`."""
         async with self._lock:
-            _engine(self._engine.pool4_flush)
-            await self._follow()
+            await self._change_pool4(self._engine.pool4_replace, [])
             self._log.info("pool4 is empty")
         return {}
+
+    async def _change_pool4(self, change: Callable[[bytes], None], value: object) -> None:
+        """Change the engine's pool4, then the host, or neither."""
+        before = self.config()["pool4"]
+        _engine(change, value)
+        try:
+            await self._follow()
+        except Failure:
+            # Mappings that the change has ended are lost all the same.
+            _engine(self._engine.pool4_replace, before)
+            raise
 
     async def _follow(self) -> None:
         """Have the host send to the translator what is in pool4 now."""
@@ -226,8 +248,20 @@ def _pool4_entry(arguments: Arguments) -> dict[str, Any]:
     return {name: arguments[name] for name in names if arguments.get(name) is not None}
 
 
-def _engine(change: Callable[..., None], *value: object) -> None:
-    _refusals_as_failures(lambda: change(*(json.dumps(v).encode() for v in value)))
+def _refuse_many(entry: dict[str, Any]) -> None:
+    try:
+        network = ipaddress.IPv4Network(entry.get("prefix", ""), strict=False)
+    except ValueError:
+        return  # the engine says what is wrong with it
+    if network.prefixlen < _MANY:
+        raise Failure(
+            f"{entry['prefix']} has {network.num_addresses} addresses; write --force if that many"
+            f" are meant, or a prefix of /{_MANY} or longer"
+        )
+
+
+def _engine(change: Callable[[bytes], None], value: object) -> None:
+    _refusals_as_failures(lambda: change(json.dumps(value).encode()))
 
 
 def _refusals_as_failures(change: Callable[[], None]) -> None:

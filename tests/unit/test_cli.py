@@ -220,6 +220,8 @@ def test_the_bib(jsync: Jsync) -> None:
         "[Static TCP] 192.0.2.1#61001 - 2001:db8::8#8001 (2 sessions)",
         "1 entries",
     ]
+    _, out, _ = jsync("bib", "display", "--csv")
+    assert out.splitlines()[1] == "tcp,2001:db8::8,8001,192.0.2.1,61001,true,2"
 
 
 @pytest.mark.usefixtures("daemon")
@@ -302,6 +304,10 @@ def test_changes_reach_the_daemon_with_jools_words(daemon: Daemon, jsync: Jsync)
         "global update udp-timeout 0:10:00",
         "pool4 add --icmp 198.51.100.0/24 7-9",
         "pool4 remove --node 2 --mark 5 198.51.100.1",
+        "bib add 192.0.2.1#61002 2001:db8::8#80",
+        "bib remove 192.0.2.1#61002",
+        "pool4 add --tcp 198.51.100.0/16 --force --max-iterations auto",
+        "pool4 add 198.51.100.1 --max-iterations infinity",
     ):
         assert jsync(*words.split()) == (0, "", "")
     assert daemon.told == [
@@ -310,7 +316,20 @@ def test_changes_reach_the_daemon_with_jools_words(daemon: Daemon, jsync: Jsync)
         {"verb": "global update", "key": "udp-timeout", "value": "0:10:00"},
         {"verb": "pool4 add", "protocol": "icmp", "prefix": "198.51.100.0/24", "ports": "7-9"},
         {"verb": "pool4 remove", "prefix": "198.51.100.1", "node": 2, "mark": 5},
+        {"verb": "bib add", "protocol": "tcp", "ipv4": "192.0.2.1#61002", "ipv6": "2001:db8::8#80"},
+        {"verb": "bib remove", "protocol": "tcp", "ipv4": "192.0.2.1#61002"},
+        {"verb": "pool4 add", "protocol": "tcp", "prefix": "198.51.100.0/16", "force": True},
+        {"verb": "pool4 add", "prefix": "198.51.100.1"},
     ]
+
+
+def test_a_number_of_iterations_is_taken_and_said_to_change_nothing(
+    daemon: Daemon, jsync: Jsync
+) -> None:
+    status, _, err = jsync("pool4", "add", "198.51.100.1", "--max-iterations", "5000")
+    assert status == 0
+    assert "--max-iterations changes nothing" in err
+    assert daemon.told == [{"verb": "pool4 add", "prefix": "198.51.100.1"}]
 
 
 @pytest.mark.usefixtures("daemon")
@@ -337,7 +356,11 @@ def test_pool4(jsync: Jsync) -> None:
         (["check", "--frob"], "no option --frob"),
         (["check", "--control"], "a value is missing"),
         (["notify", "MASTER"], "four arguments"),
-        (["bib", "add", "2001:db8::8#80", "192.0.2.1#61001"], "required"),
+        (["bib", "add", "2001:db8::8#80"], "required"),
+        (["pool4", "remove", "192.0.2.1", "--quick"], "add the new entry before"),
+        (["pool4", "flush", "--quick"], "no session outlives"),
+        (["pool4", "add", "192.0.2.1", "--max-iterations", "0"], "write auto, infinity, or 1"),
+        (["pool4", "add", "192.0.2.1", "--max-iterations", "4294967296"], "to 4294967295"),
         (["bib", "add", "--tcp", "192.0.2.1#1", "192.0.2.1#2"], "one IPv6 and one IPv4"),
         (["pool4", "add", "--tcp", "--udp", "192.0.2.1"], "not allowed"),
     ],

@@ -190,10 +190,10 @@ def test_pool4_changes_whole_or_not_at_all() -> None:
     with pytest.raises(ConfigError, match=r"bib\[0\]"):
         node.pool4_remove(as_json(NAT64["pool4"][0]))
     with pytest.raises(ConfigError, match=r"bib\[0\]"):
-        node.pool4_flush()
+        node.pool4_replace(b"[]")
     assert node.config() == before
     node.bib_remove("tcp", "2001:db8::8#8001", None)
-    node.pool4_flush()
+    node.pool4_replace(b"[]")
     assert json.loads(node.config())["pool4"] == []
 
 

@@ -149,10 +149,7 @@ class FakeEngine:
     def pool4_add(self, entry: bytes) -> None:
         raise NotImplementedError
 
-    pool4_remove = bib_add = pool4_add
-
-    def pool4_flush(self) -> None:
-        raise NotImplementedError
+    pool4_remove = pool4_exclude = pool4_replace = bib_add = pool4_add
 
     def bib_remove(self, proto: str, ipv6: str | None, ipv4: str | None) -> None:
         raise NotImplementedError

@@ -26,7 +26,7 @@ def run(arguments: list[str]) -> int:
         ("remove", "remove an entry and its sessions; one of the addresses is enough", "+"),
     ):
         change = verbs.add_parser(verb, help=help)
-        tables.add_protocol(change, required=True)
+        tables.add_protocol(change, default="tcp")
         change.add_argument(
             "ends", metavar="ADDRESS#PORT", nargs=number, help="IPv6 and IPv4, in any order"
         )

@@ -21,12 +21,15 @@ def run(arguments: list[str]) -> int:
         ask_one(options, "global", "update", key=options.key, value=options.value)
         return 0
     values = ask_one(options, "global", "display")
-    rows = [{"option": key, "value": _text(key, value)} for key, value in sorted(values.items())]
+    rows = [
+        {"option": key, "value": option_text(key, value)} for key, value in sorted(values.items())
+    ]
     tables.show(rows, ("option", "value"), options)
     return 0
 
 
-def _text(key: str, value: object) -> str:
+def option_text(key: str, value: object) -> str:
+    """The value of an option, as it is shown and as it may be written."""
     if is_duration(key) and isinstance(value, int):
         return format_duration(value)
     if isinstance(value, bool):

@@ -45,9 +45,15 @@ EXAMPLES = {
     "pool4": (
         "pool4 display",
         "pool4 add 192.0.2.2 61001-65535",
-        "pool4 remove --udp 192.0.2.2 61001-65535",
+        "pool4 add --tcp 198.51.100.0/23 1024-65535 --force",
+        "pool4 remove --udp 192.0.2.2 61001-62000",
     ),
-    "global": ("global display", "global update udp-timeout 0:10:00"),
+    "global": (
+        "global display",
+        "global update udp-timeout 0:10:00",
+        "global update mtu-plateaus 9000,1500,1280",
+        "global update override-tos true",
+    ),
     "stats": ("stats display --explain", "stats display --all --csv"),
     "instance": ("instance status", "instance status --json"),
     "peers": ("peers", "peers --json"),

@@ -37,13 +37,18 @@ def add_numeric(to: argparse.ArgumentParser) -> None:
     to.add_argument("--numeric", action="store_true", help="addresses only; don't look for names")
 
 
-def add_protocol(to: argparse.ArgumentParser, *, required: bool) -> None:
-    """Add the options that choose one protocol."""
-    choice = to.add_mutually_exclusive_group(required=required)
+def add_protocol(to: argparse.ArgumentParser, *, default: str | None = None) -> None:
+    """Add the options that choose one protocol; without `default` all three are meant."""
+    choice = to.add_mutually_exclusive_group()
     for protocol in ("tcp", "udp", "icmp"):
-        help = protocol.upper() if required else f"for {protocol.upper()} only"
+        help = protocol.upper() if default else f"for {protocol.upper()} only"
         choice.add_argument(
-            f"--{protocol}", dest="protocol", action="store_const", const=protocol, help=help
+            f"--{protocol}",
+            dest="protocol",
+            action="store_const",
+            const=protocol,
+            default=default,
+            help=f"{help} (the default)" if protocol == default else help,
         )
 
 
@@ -79,7 +84,7 @@ def show(
         if not options.no_headers:
             writer.writerow(columns)
         for row in rows:
-            writer.writerow([row[column] for column in columns])
+            writer.writerow([_field(row[column]) for column in columns])
             count += 1
         return count
     if text is not None:
@@ -94,6 +99,10 @@ def show(
     for line in cells:
         print("  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip())
     return len(cells) - (not options.no_headers)
+
+
+def _field(value: object) -> object:
+    return str(value).lower() if isinstance(value, bool) else value
 
 
 def _cell(value: object) -> str:

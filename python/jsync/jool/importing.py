@@ -137,8 +137,12 @@ COUNTERPARTS: dict[str, Callable[[object], object]] = {
     "maximum-simultaneous-opens": _integer,
 }
 """Options that are [nat64.global]'s by the same names."""
-ELSEWHERE = {"pool6", "ss-enabled", "ss-flush-deadline"}
-"""Options whose counterparts have another place: [nat64], and [joold]."""
+ELSEWHERE = {
+    "pool6": "is [nat64] pool6, in the file; restart the daemon for another",
+    "ss-enabled": "whether sessions are synchronised [sync] and [joold] say, in the file",
+    "ss-flush-deadline": "is the flush-deadline of [sync] and of [joold], in the file",
+}
+"""Options whose counterparts have another place, and which."""
 WITHOUT = {
     "manually-enabled": "a node whose daemon runs translates; stop the daemon instead",
     "logging-debug": "packets aren't logged one by one; `jsync stats display` counts them",
@@ -147,7 +151,7 @@ WITHOUT = {
     "ss-max-payload": "does nothing in Jool since 4.1.11",
     "ss-max-sessions-per-packet": "a datagram has as many as fit: 10, 27 or 36, by its format",
 }
-_SIIT = dict.fromkeys(
+SIIT = dict.fromkeys(
     (
         "amend-udp-checksum-zero",
         "eam-hairpin-mode",
@@ -284,7 +288,7 @@ def _global_options(
                 options[key] = convert(value)
             except ValueError as error:
                 raise file.wrong(f"global.{key}", f"{json.dumps(value)} {error}") from None
-        elif why := WITHOUT.get(key) or _SIIT.get(key):
+        elif why := WITHOUT.get(key) or SIIT.get(key):
             if _HARMLESS.get(key) is not value:
                 result.say(where, shown + why)
         elif key == "ss-enabled":

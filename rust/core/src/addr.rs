@@ -176,6 +176,14 @@ impl Prefix4 {
         1 << (32 - self.len)
     }
 
+    /// Its lower and its upper half, unless it is one address.
+    pub fn halves(&self) -> Option<(Self, Self)> {
+        let len = self.len + 1;
+        let bit = 1u32.checked_shl(u32::from(32u8.checked_sub(len)?))?;
+        let high = Ipv4Addr::from_bits(self.prefix.to_bits() | bit);
+        Some((Self { prefix: self.prefix, len }, Self { prefix: high, len }))
+    }
+
     /// Whether `addr` lies in the prefix.
     pub fn contains(&self, addr: Ipv4Addr) -> bool {
         u64::from(addr.to_bits() ^ self.prefix.to_bits()) < self.count()

@@ -10,6 +10,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::net::{Ipv4Addr, Ipv6Addr};
 
+use serde::de::Deserializer;
 use serde::{Deserialize, Serialize};
 
 use crate::addr::{Pool6, PortRange, Prefix4};
@@ -97,6 +98,36 @@ impl Pool4Entry {
         self.node.is_none_or(|owner| owner == node)
     }
 
+    /// The entries that are left of this one without the transport addresses of `gone`, whoever
+    /// may use those.
+    pub(crate) fn without(&self, gone: &Self) -> Vec<Self> {
+        if !self.overlaps(gone) {
+            return vec![*self];
+        }
+        let mut left = Vec::new();
+        if let (None, Some(protocol)) = (self.protocol, gone.protocol) {
+            let others = Proto::ALL.into_iter().filter(|&other| other != protocol);
+            left.extend(others.map(|other| Self { protocol: Some(other), ..*self }));
+        }
+        let mut shared = Self { protocol: self.protocol.or(gone.protocol), ..*self };
+        while let Some((low, high)) = shared.prefix.halves()
+            && shared.prefix.prefix_len() < gone.prefix.prefix_len()
+        {
+            let is_low = low.contains(gone.prefix.first());
+            let (inside, outside) = if is_low { (low, high) } else { (high, low) };
+            left.push(Self { prefix: outside, ..shared });
+            shared.prefix = inside;
+        }
+        let (ports, theirs) = (self.ports, gone.ports);
+        let below = theirs.min.checked_sub(1).map(|max| PortRange { min: ports.min, max });
+        let above = theirs.max.checked_add(1).map(|min| PortRange { min, max: ports.max });
+        // Port 0 alone is no entry.
+        let kept = |ports: &PortRange| ports.min <= ports.max && ports.max > 0;
+        let around = [below, above].into_iter().flatten().filter(kept);
+        left.extend(around.map(|ports| Self { ports, ..shared }));
+        left
+    }
+
     fn overlaps(&self, other: &Self) -> bool {
         let protocols =
             self.protocol.is_none() || other.protocol.is_none() || self.protocol == other.protocol;
@@ -132,14 +163,19 @@ pub struct StaticBib {
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct Globals {
     /// UDP session lifetime, ms (UDP_DEFAULT, at least 2 minutes by RFC 6146 §4).
+    #[serde(deserialize_with = "milliseconds")]
     pub udp_timeout: u32,
     /// ICMP session lifetime, ms (ICMP_DEFAULT).
+    #[serde(deserialize_with = "milliseconds")]
     pub icmp_timeout: u32,
     /// Established TCP session lifetime, ms (TCP_EST).
+    #[serde(deserialize_with = "milliseconds")]
     pub tcp_est_timeout: u32,
     /// Transitory TCP session lifetime, ms (TCP_TRANS).
+    #[serde(deserialize_with = "milliseconds")]
     pub tcp_trans_timeout: u32,
     /// How long the fragments of a datagram may take to arrive, ms (at least FRAGMENT_MIN).
+    #[serde(deserialize_with = "milliseconds")]
     pub fragment_arrival_timeout: u32,
     /// The well-known prefix 64:ff9b::/96 may carry private IPv4 addresses and others that are not
     /// global; RFC 6052 §3.1 forbids it. Other prefixes carry every address of a host.
@@ -313,10 +349,9 @@ impl Globals {
         ];
         for (key, value, min) in timeouts {
             if !(min..=MAX_TIMEOUT_MS).contains(&value) {
-                let (min, max) = (min / 1000, MAX_TIMEOUT_MS / 1000);
+                let (min, max) = (Seconds(min), Seconds(MAX_TIMEOUT_MS));
                 return Err(ConfigError(format!(
-                    "{key}: {} s is outside {min} s to {max} s (RFC 6146 section 4)",
-                    value / 1000
+                    "{key}: must be {min} s to {max} s (RFC 6146 section 4)"
                 )));
             }
         }
@@ -344,6 +379,23 @@ impl Globals {
     }
 }
 
+/// Milliseconds as a number of seconds.
+struct Seconds(u32);
+
+impl fmt::Display for Seconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.0 / 1000, self.0 % 1000) {
+            (seconds, 0) => seconds.fmt(f),
+            (seconds, rest) => write!(f, "{seconds}.{rest:03}"),
+        }
+    }
+}
+
+/// A lifetime. One too long for the field is left for [`Globals::validate`] to refuse.
+fn milliseconds<'de, D: Deserializer<'de>>(from: D) -> Result<u32, D::Error> {
+    Ok(u64::deserialize(from)?.try_into().unwrap_or(u32::MAX))
+}
+
 /// `addr#port` as text, for people and for serde.
 macro_rules! endpoint_text {
     ($module:ident, $endpoint:ident, $addr:ident, $kind:literal) => {
@@ -365,7 +417,7 @@ macro_rules! endpoint_text {
 
         pub(crate) mod $module {
             use super::*;
-            use serde::de::{Deserializer, Error};
+            use serde::de::Error;
             use serde::ser::Serializer;
 
             pub fn serialize<S: Serializer>(value: &$endpoint, to: S) -> Result<S::Ok, S::Error> {

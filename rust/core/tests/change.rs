@@ -83,10 +83,100 @@ fn pool4_changes_keep_what_they_can() {
     assert_eq!(nat64.pool4_add(entry("192.0.2.9", "1024-65535")), Err(ChangeError::Exists));
     let huge = nat64.pool4_add(entry("10.0.0.0/8", "1024-65535")).unwrap_err();
     assert!(huge.to_string().contains("/16"), "{huge}");
-    nat64.pool4_flush().unwrap();
+    nat64.pool4_replace(Vec::new()).unwrap();
     assert_eq!(nat64.bib_count(), 0);
     let packet = Wire::V6(a6("2001:db8::8"), embed(a4("203.0.113.16")), udp(1, 2));
     assert!(matches!(send(&mut nat64, T0, &packet.bytes()).0, Outcome::Drop(_)));
+}
+
+/// What pool4 is after transport addresses were removed from it: protocol, prefix, ports.
+fn pool4_without(entries: &str, gone: &str) -> Result<Vec<String>, ChangeError> {
+    let mut nat64 = nat64(&format!(r#"{{"node": 1, "pool4": {entries}, "max-sessions": 1000}}"#));
+    let before = nat64.config().clone();
+    if let Err(error) = nat64.pool4_exclude(&serde_json::from_str(gone).unwrap()) {
+        assert_eq!(*nat64.config(), before, "a refused change changes nothing");
+        return Err(error);
+    }
+    let text = |e: &Pool4Entry| {
+        let protocol = e.protocol.map_or("all", Proto::name);
+        format!("{protocol} {} {} {:?} {}", e.prefix, e.ports, e.node, e.mark)
+    };
+    Ok(nat64.config().pool4.iter().map(text).collect())
+}
+
+#[test]
+fn transport_addresses_are_taken_out_of_entries() {
+    let one = r#"[{"prefix": "192.0.2.1", "ports": "5000-5999"}]"#;
+    let gone = |ports| format!(r#"{{"prefix": "192.0.2.1", "ports": "{ports}"}}"#);
+    let cases = [
+        ("0-65535", vec![]),
+        ("5000-5999", vec![]),
+        ("5500-6000", vec!["all 192.0.2.1/32 5000-5499 None 0"]),
+        ("4000-5000", vec!["all 192.0.2.1/32 5001-5999 None 0"]),
+        ("5500", vec!["all 192.0.2.1/32 5000-5499 None 0", "all 192.0.2.1/32 5501-5999 None 0"]),
+    ];
+    for (ports, expected) in cases {
+        assert_eq!(pool4_without(one, &gone(ports)).unwrap(), expected, "{ports}");
+    }
+    assert_eq!(pool4_without(one, &gone("6000-6001")), Err(ChangeError::NotFound));
+    let udp = r#"{"prefix": "192.0.2.0/24", "ports": "0-65535", "protocol": "udp"}"#;
+    assert_eq!(
+        pool4_without(one, udp).unwrap(),
+        ["tcp 192.0.2.1/32 5000-5999 None 0", "icmp 192.0.2.1/32 5000-5999 None 0"]
+    );
+    let net = r#"[{"prefix": "192.0.2.0/30", "ports": "5000-5999", "protocol": "tcp"},
+                  {"prefix": "192.0.2.2", "ports": "0-9", "protocol": "icmp"}]"#;
+    assert_eq!(
+        pool4_without(net, r#"{"prefix": "192.0.2.2", "ports": "1-5499"}"#).unwrap(),
+        [
+            "tcp 192.0.2.0/31 5000-5999 None 0",
+            "tcp 192.0.2.3/32 5000-5999 None 0",
+            "tcp 192.0.2.2/32 5500-5999 None 0",
+        ],
+        "identifier 0 alone is no entry"
+    );
+}
+
+#[test]
+fn other_marks_and_slices_keep_their_transport_addresses() {
+    let entries = r#"[{"prefix": "192.0.2.1", "ports": "5000-5999", "node": 1},
+                      {"prefix": "192.0.2.1", "ports": "6000-6999", "node": 2},
+                      {"prefix": "192.0.2.1", "ports": "5000-5999", "node": 1, "mark": 7}]"#;
+    let gone = r#"{"prefix": "192.0.2.1", "ports": "0-65535""#;
+    let [one, two, seven] = ["5000-5999 Some(1) 0", "6000-6999 Some(2) 0", "5000-5999 Some(1) 7"]
+        .map(|rest| format!("all 192.0.2.1/32 {rest}"));
+    for (more, expected) in [
+        ("}", vec![&seven]),
+        (r#", "node": 2}"#, vec![&one, &seven]),
+        (r#", "mark": 7}"#, vec![&one, &two]),
+    ] {
+        let left = pool4_without(entries, &format!("{gone}{more}")).unwrap();
+        assert_eq!(left.iter().collect::<Vec<_>>(), expected, "{more}");
+    }
+    for more in [r#", "node": 3}"#, r#", "mark": 8}"#] {
+        assert_eq!(pool4_without(entries, &format!("{gone}{more}")), Err(ChangeError::NotFound));
+    }
+}
+
+#[test]
+fn mappings_outside_of_what_was_taken_out_go_on() {
+    let mut nat64 = nat();
+    let ports: Vec<u16> = (0..20).map(|n| port_of(&out(&mut nat64, T0, 5000 + n))).collect();
+    let (low, high) = (ports[3].min(ports[4]), ports[3].max(ports[4]));
+    let inside = ports.iter().filter(|&&port| (low..=high).contains(&port)).count();
+    nat64.pool4_exclude(&entry("192.0.2.1", &format!("{low}-{high}"))).unwrap();
+    assert_eq!(nat64.bib_count() as usize, ports.len() - inside);
+    for (n, port) in (0..).zip(ports) {
+        let now = port_of(&out(&mut nat64, T0, 5000 + n));
+        assert!(!(low..=high).contains(&now));
+        assert_eq!(now == port, !(low..=high).contains(&port));
+    }
+    let port = port_of(&out(&mut nat64, T0, 5000));
+    nat64.bib_add(bib(5000, port)).unwrap();
+    let before = nat64.config().clone();
+    let error = nat64.pool4_exclude(&entry("192.0.2.1", &port.to_string())).unwrap_err();
+    assert!(error.to_string().contains("not in pool4"), "{error}");
+    assert_eq!(*nat64.config(), before);
 }
 
 #[test]
@@ -123,11 +213,11 @@ fn static_entries_come_and_go() {
     }
     let error = nat64.bib_add(bib(5001, 80)).unwrap_err();
     assert!(error.to_string().contains("not in pool4"), "{error}");
-    let error = nat64.pool4_flush().unwrap_err();
+    let error = nat64.pool4_replace(Vec::new()).unwrap_err();
     assert!(error.to_string().contains("bib[0]"), "{error}");
     nat64.bib_remove(Proto::Udp, None, Some(bib(0, port).ipv4)).unwrap();
     assert_eq!((nat64.bib_count(), nat64.config().bib.len()), (0, 0));
-    nat64.pool4_flush().unwrap();
+    nat64.pool4_replace(Vec::new()).unwrap();
 }
 
 /// `logging-bib` and `logging-session`: a line when traffic makes something, and one at its end.

@@ -224,8 +224,14 @@ impl Node {
         self.change(py, |nat64| Ok(nat64.pool4_remove(&entry)?))
     }
 
-    fn pool4_flush(&self, py: Python<'_>) -> Result<(), Error> {
-        self.change(py, |nat64| Ok(nat64.pool4_flush()?))
+    fn pool4_exclude(&self, py: Python<'_>, gone: &[u8]) -> Result<(), Error> {
+        let gone = from_json("pool4", gone)?;
+        self.change(py, |nat64| Ok(nat64.pool4_exclude(&gone)?))
+    }
+
+    fn pool4_replace(&self, py: Python<'_>, entries: &[u8]) -> Result<(), Error> {
+        let entries = from_json("pool4", entries)?;
+        self.change(py, |nat64| Ok(nat64.pool4_replace(entries)?))
     }
 
     fn bib_add(&self, py: Python<'_>, entry: &[u8]) -> Result<(), Error> {
@@ -391,9 +397,20 @@ fn from_json<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T, Error> 
 fn from_value<T: DeserializeOwned>(value: Value) -> Result<T, Error> {
     serde_path_to_error::deserialize(value).map_err(|error| {
         let path = error.path().to_string();
-        let inner = error.into_inner();
-        Error::Config(if path == "." { inner.to_string() } else { format!("{path}: {inner}") })
+        let inner = for_people(error.into_inner().to_string());
+        Error::Config(if path == "." { inner } else { format!("{path}: {inner}") })
     })
+}
+
+/// serde names Rust's types where a number is none or too large.
+fn for_people(message: String) -> String {
+    let types = [("u8", u8::MAX.into()), ("u16", u16::MAX.into()), ("u32", u32::MAX.into())];
+    for (name, most) in types.into_iter().chain([("u64", u64::MAX)]) {
+        if let Some(found) = message.strip_suffix(&format!("expected {name}")) {
+            return format!("{found}expected a whole number from 0 to {most}");
+        }
+    }
+    message
 }
 
 fn parse_proto(name: &str) -> Result<Proto, Error> {

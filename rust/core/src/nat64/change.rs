@@ -1,5 +1,7 @@
 //! Changes of the configuration while packets flow. Each is made whole or refused whole.
 
+use alloc::vec;
+use alloc::vec::Vec;
 use core::fmt;
 
 use super::Nat64;
@@ -88,12 +90,34 @@ impl Nat64 {
         self.replace_pool4(config)
     }
 
-    /// Removes every entry of pool4, every mapping and every session.
+    /// Removes transport addresses from all entries of that mark, and of that node if it names
+    /// one: what is left of an entry is one or more entries in its place. Mappings that no entry
+    /// covers any more end, with their sessions.
     ///
     /// # Errors
-    /// There are static BIB entries.
-    pub fn pool4_flush(&mut self) -> Result<(), ChangeError> {
-        self.replace_pool4(Config { pool4: alloc::vec::Vec::new(), ..self.config.clone() })
+    /// No entry has any of them, or a static BIB entry needs one.
+    pub fn pool4_exclude(&mut self, gone: &Pool4Entry) -> Result<(), ChangeError> {
+        let is_meant = |entry: &Pool4Entry| {
+            entry.mark == gone.mark && (gone.node.is_none() || entry.node == gone.node)
+        };
+        let left = |entry: &Pool4Entry| match is_meant(entry) {
+            true => entry.without(gone),
+            false => vec![*entry],
+        };
+        let pool4: Vec<Pool4Entry> = self.config.pool4.iter().flat_map(left).collect();
+        if pool4 == self.config.pool4 {
+            return Err(ChangeError::NotFound);
+        }
+        self.replace_pool4(Config { pool4, ..self.config.clone() })
+    }
+
+    /// Takes these entries for pool4 instead of the present ones. Mappings that none of them covers
+    /// end, with their sessions.
+    ///
+    /// # Errors
+    /// An entry can't be, or a static BIB entry needs another.
+    pub fn pool4_replace(&mut self, pool4: Vec<Pool4Entry>) -> Result<(), ChangeError> {
+        self.replace_pool4(Config { pool4, ..self.config.clone() })
     }
 
     fn replace_pool4(&mut self, config: Config) -> Result<(), ChangeError> {
