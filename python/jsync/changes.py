@@ -26,7 +26,7 @@ from jsync.netlink import HostSide
 _TRUE = {"true", "on", "yes", "1"}
 _FALSE = {"false", "off", "no", "0"}
 _MANY = 24
-"""An entry of a shorter prefix has to be forced, as in Jool: a /16 keeps packets waiting for 40 ms."""
+"""An entry of a shorter prefix has to be forced, as in Jool: a /16 holds packets up for 40 ms."""
 
 
 def parse_option(key: str, text: str, current: object) -> object:
