@@ -50,7 +50,8 @@ pub trait Sessions {
     fn track_changes(&mut self, on: bool);
     /// How many changes wait, at most.
     fn changes_pending(&self) -> usize;
-    /// The next thing that peers have to be told.
+    /// The next thing that peers have to be told. None while something waits if that takes a look at
+    /// too much: the next call goes on.
     fn pop_change(&mut self, now: Time) -> Option<Change>;
     /// The next removal that peers have to be told, and its version.
     fn pop_removal(&mut self) -> Option<(SessionKey, u32)>;

@@ -82,7 +82,10 @@ impl Outgoing {
         let mut count = 0;
         while usize::from(count) < room {
             let Some(change) = sessions.pop_change(now) else {
-                (self.flushing, self.full, self.flush_at) = (false, false, None);
+                // What still waits begins with sessions that have ended: to be gone on with at once,
+                // but not at a stretch.
+                let again = (sessions.changes_pending() > 0).then_some(now);
+                (self.flushing, self.full, self.flush_at) = (false, false, again);
                 break;
             };
             if let Change::Remove(key, version) = &change {

@@ -619,6 +619,20 @@ fn a_full_frame_does_not_wait() {
 }
 
 #[test]
+fn what_waits_behind_sessions_that_have_ended_does_not_wait_for_another_deadline() {
+    let mut net = Net::new();
+    net.start(1);
+    net.start(2);
+    net.run(3000);
+    net.at(1).table.ended = 10;
+    net.at(1).table.create(1);
+    // The deadline, each step that comes to nothing, and the way.
+    net.run(5 + 10 + 2);
+    assert_eq!(net.members[&2].table.sessions.len(), 1);
+    net.assert_equal();
+}
+
+#[test]
 fn as_many_as_may_share_a_frame_do_not_wait_for_others() {
     let mut net = Net::new();
     net.max_sessions_per_frame = Some(8);

@@ -187,7 +187,8 @@ impl Arena {
             let slot = self.bib_free;
             let place = &mut self.bibs[slot as usize];
             self.bib_free = place.first.next;
-            *place = bib;
+            let first = bib.first.in_place_of(&place.first);
+            *place = Bib { first, ..bib };
             return Some(slot);
         }
         if self.bibs.len() >= self.capacity as usize {
@@ -199,38 +200,38 @@ impl Arena {
 
     /// Frees a BIB slot.
     pub fn free_bib(&mut self, slot: u32) {
-        let mut free = Bib::FREE;
-        free.first.next = self.bib_free;
-        self.bibs[slot as usize] = free;
+        let place = &mut self.bibs[slot as usize];
+        let first = Session::free(self.bib_free).in_place_of(&place.first);
+        *place = Bib { first, ..Bib::FREE };
         self.bib_free = slot;
     }
 
     /// Stores a session beyond the first of BIB slot `bib`, unless all slots are taken.
     pub fn add_overflow(&mut self, session: Session, bib: u32) -> Option<SessionId> {
-        let record = Overflow { session, bib };
         if self.overflow_free != NIL {
             let slot = self.overflow_free;
             let place = &mut self.overflow[slot as usize];
             self.overflow_free = place.session.next;
-            *place = record;
+            *place = Overflow { session: session.in_place_of(&place.session), bib };
             return Some(SessionId::overflow(slot));
         }
         if self.overflow.len() >= self.capacity as usize {
             return None;
         }
-        self.overflow.push(record);
+        self.overflow.push(Overflow { session, bib });
         Some(SessionId::overflow(self.overflow.len() as u32 - 1))
     }
 
     /// Frees a session's record.
     pub fn free_session(&mut self, id: SessionId) {
         let Some(slot) = id.overflow_slot() else {
-            self.bibs[id.raw() as usize].first = Session::FREE;
+            let first = &mut self.bibs[id.raw() as usize].first;
+            *first = Session::FREE.in_place_of(first);
             return;
         };
-        let mut session = Session::FREE;
-        session.next = self.overflow_free;
-        self.overflow[slot as usize] = Overflow { session, bib: NIL };
+        let place = &mut self.overflow[slot as usize];
+        let session = Session::free(self.overflow_free).in_place_of(&place.session);
+        *place = Overflow { session, bib: NIL };
         self.overflow_free = slot;
     }
 }

@@ -1,52 +1,59 @@
 //! What peers have to be told: a list of changed sessions and one of removals. And what joolds and
 //! a kernel module have to be told, who know no removals.
 
-use alloc::collections::VecDeque;
-
 use super::bib::Arena;
 use super::record::{SessionKey, Side};
-use super::session::{SessionId, flag};
+use super::session::{ChangeList, SessionId, flag};
+use crate::queue::LongQueue;
 
 /// Removals that may wait. Beyond that the oldest is forgotten: a peer's copy then ends with its
 /// own lifetime.
 const MAX_REMOVALS: usize = 1 << 20;
+/// Numbers of ended sessions that are passed over at once: each is a record that no cache has.
+const MAX_ENDED: usize = 32;
 
-/// Sessions in the order in which they came up. One stands in the list once however often it
-/// changes, since a flag says so; so the list is as bounded as the table.
+/// Sessions in the order in which they came up. The number of a record stands in the list once, and
+/// that of one whose session has ended stays until its turn: so the list is as bounded as the table.
 #[derive(Debug)]
 struct List {
     flag: u8,
-    ids: VecDeque<u32>,
+    listed: ChangeList,
+    ids: LongQueue<u32>,
 }
 
 impl List {
-    fn push(&mut self, arena: &mut Arena, id: SessionId, sessions: u32) {
-        if self.ids.len() > 2 * sessions as usize + 1024 {
-            // Sessions that ended before they were told have left their numbers behind.
-            self.ids.retain(|&raw| has(arena, SessionId::from_raw(raw), self.flag));
-        }
-        arena.session_mut(id).flags |= self.flag;
-        self.ids.push_back(id.raw());
+    fn new(flag: u8, listed: ChangeList) -> Self {
+        Self { flag, listed, ids: LongQueue::default() }
     }
 
+    fn push(&mut self, arena: &mut Arena, id: SessionId) {
+        let session = arena.session_mut(id);
+        session.flags |= self.flag;
+        if session.enter(self.listed) {
+            self.ids.push_back(id.raw());
+        }
+    }
+
+    /// The next session. None if none is left, or after [`MAX_ENDED`] that have ended.
     fn pop(&mut self, arena: &mut Arena) -> Option<SessionId> {
-        loop {
+        for _ in 0..MAX_ENDED {
             let id = SessionId::from_raw(self.ids.pop_front()?);
-            if has(arena, id, self.flag) {
-                arena.session_mut(id).flags &= !self.flag;
+            let session = arena.session_mut(id);
+            session.leave(self.listed);
+            let wanted = flag::LIVE | self.flag;
+            if session.flags & wanted == wanted {
+                session.flags &= !self.flag;
                 return Some(id);
             }
         }
+        None
     }
 
     fn clear(&mut self, arena: &mut Arena) {
-        while self.pop(arena).is_some() {}
+        while self.ids.len() > 0 {
+            self.pop(arena);
+        }
     }
-}
-
-fn has(arena: &Arena, id: SessionId, flag: u8) -> bool {
-    let wanted = flag::LIVE | flag;
-    arena.session(id).flags & wanted == wanted
 }
 
 /// What waits for peers, and for the ends of bridges.
@@ -59,7 +66,7 @@ pub struct Changes {
     dirty: List,
     /// None for bridges that aren't there.
     bridged: [Option<List>; Side::ALL.len()],
-    removed: VecDeque<(SessionKey, u32)>,
+    removed: LongQueue<(SessionKey, u32)>,
 }
 
 impl Default for Changes {
@@ -67,9 +74,9 @@ impl Default for Changes {
         Self {
             tracked: false,
             removals: false,
-            dirty: List { flag: flag::DIRTY, ids: VecDeque::new() },
+            dirty: List::new(flag::DIRTY, ChangeList::Dirty),
             bridged: [None, None],
-            removed: VecDeque::new(),
+            removed: LongQueue::default(),
         }
     }
 }
@@ -80,11 +87,9 @@ impl Changes {
         self.tracked || self.bridged.iter().any(Option::is_some)
     }
 
-    /// Collects changes from now on. Room for every session is reserved, so that a peer that
-    /// doesn't listen for a while makes no pause for growth.
-    pub fn begin(&mut self, max_sessions: u32) {
+    /// Collects changes from now on.
+    pub fn begin(&mut self) {
         (self.tracked, self.removals) = (true, true);
-        self.dirty.ids.reserve(max_sessions as usize);
     }
 
     /// Forgets what waits for peers, and collects nothing but removals for them.
@@ -94,13 +99,11 @@ impl Changes {
     }
 
     /// The same as `begin`, for a bridge.
-    pub fn begin_bridge(&mut self, side: Side, max_sessions: u32) {
-        let flag = match side {
-            Side::Joolds => flag::FOR_JOOLDS,
-            Side::Module => flag::FOR_MODULE,
-        };
-        let list = self.bridged[side as usize].get_or_insert(List { flag, ids: VecDeque::new() });
-        list.ids.reserve(max_sessions as usize);
+    pub fn begin_bridge(&mut self, side: Side) {
+        self.bridged[side as usize].get_or_insert_with(|| match side {
+            Side::Joolds => List::new(flag::FOR_JOOLDS, ChangeList::Joolds),
+            Side::Module => List::new(flag::FOR_MODULE, ChangeList::Module),
+        });
     }
 
     /// The same as `end`, for a bridge.
@@ -120,19 +123,19 @@ impl Changes {
         self.bridged[side as usize].as_ref().map_or(0, |list| list.ids.len())
     }
 
-    /// Puts a session, which doesn't stand in it, into the list.
-    pub fn push_dirty(&mut self, arena: &mut Arena, id: SessionId, sessions: u32) {
-        self.dirty.push(arena, id, sessions);
+    /// Puts a session into the list.
+    pub fn push_dirty(&mut self, arena: &mut Arena, id: SessionId) {
+        self.dirty.push(arena, id);
     }
 
     /// Puts a session into the list of every bridge but the one over which it was heard last,
     /// unless it stands there.
-    pub fn push_bridged(&mut self, arena: &mut Arena, id: SessionId, sessions: u32) {
+    pub fn push_bridged(&mut self, arena: &mut Arena, id: SessionId) {
         for (side, list) in Side::ALL.into_iter().zip(&mut self.bridged) {
             let Some(list) = list else { continue };
             let session = arena.session(id);
             if session.heard() != Some(side) && session.flags & list.flag == 0 {
-                list.push(arena, id, sessions);
+                list.push(arena, id);
             }
         }
     }
@@ -145,12 +148,12 @@ impl Changes {
         self.removed.push_back((key, version));
     }
 
-    /// The next changed session.
+    /// The next changed session. None also if what waits begins with many that have ended: ask again.
     pub fn pop_dirty(&mut self, arena: &mut Arena) -> Option<SessionId> {
         self.dirty.pop(arena)
     }
 
-    /// The next session that the other end of a bridge has to be told of.
+    /// The next session that the other end of a bridge has to be told of; None as of `pop_dirty`.
     pub fn pop_bridged(&mut self, side: Side, arena: &mut Arena) -> Option<SessionId> {
         self.bridged[side as usize].as_mut()?.pop(arena)
     }

@@ -1,12 +1,12 @@
 //! What the operator has to be able to answer for: who had which transport address, and when
 //! (RFC 6888 REQ-12).
 
-use alloc::collections::VecDeque;
 use core::fmt;
 use core::net::{Ipv4Addr, Ipv6Addr};
 
 use super::record::SessionKey;
 use crate::addr::PortRange;
+use crate::queue::LongQueue;
 use crate::tuple::{Endpoint4, Endpoint6, Proto};
 
 /// Entries that may wait to be written.
@@ -82,7 +82,7 @@ pub struct Journal {
     pub bib: bool,
     /// Whether sessions are told.
     pub sessions: bool,
-    waiting: VecDeque<LogEvent>,
+    waiting: LongQueue<LogEvent>,
     lost: u64,
 }
 

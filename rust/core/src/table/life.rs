@@ -115,7 +115,7 @@ impl Table {
     /// Peers have to be told of the session. Its version grows even while nobody listens: a peer
     /// that was cut off may have changed its copy, and the two have to be told apart.
     pub(super) fn mark_changed(&mut self, id: SessionId) {
-        self.changes.push_bridged(&mut self.arena, id, self.sessions);
+        self.changes.push_bridged(&mut self.arena, id);
         let session = self.arena.session_mut(id);
         if session.flags & flag::DIRTY != 0 {
             return;
@@ -124,7 +124,7 @@ impl Table {
         let version = session.version;
         self.note_version(id, version);
         if self.changes.tracked {
-            self.changes.push_dirty(&mut self.arena, id, self.sessions);
+            self.changes.push_dirty(&mut self.arena, id);
         }
     }
 

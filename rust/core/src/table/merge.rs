@@ -133,7 +133,7 @@ impl Table {
         let waits = session.flags & flag::DIRTY != 0;
         self.note_version(id, removed);
         if self.changes.tracked && !waits {
-            self.changes.push_dirty(&mut self.arena, id, self.sessions);
+            self.changes.push_dirty(&mut self.arena, id);
         }
     }
 
@@ -184,7 +184,7 @@ impl Table {
         match self.insert_session(now, slot, session) {
             Ok(id) => {
                 self.note_version(id, record.version);
-                self.changes.push_bridged(&mut self.arena, id, self.sessions);
+                self.changes.push_bridged(&mut self.arena, id);
                 Learned::Applied
             }
             Err(_) => {
@@ -256,11 +256,11 @@ impl Table {
             && (state, version) != (before.0, old);
         self.note_version(id, version);
         if newer || state != before.0 {
-            self.changes.push_bridged(&mut self.arena, id, self.sessions);
+            self.changes.push_bridged(&mut self.arena, id);
         }
         if untold && self.changes.tracked {
             // Whoever hears of both copies joins them alike; the others hear of it from here.
-            self.changes.push_dirty(&mut self.arena, id, self.sessions);
+            self.changes.push_dirty(&mut self.arena, id);
         }
         if newer && is_covered {
             self.arm_within(now, id, covered);

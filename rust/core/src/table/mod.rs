@@ -443,7 +443,7 @@ impl Table {
             }
             id
         } else {
-            bib.first = session;
+            bib.first = session.in_place_of(&bib.first);
             SessionId::inline(slot)
         };
         let bib = self.arena.bib_mut(slot);

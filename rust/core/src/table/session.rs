@@ -62,13 +62,30 @@ pub mod flag {
     pub const FOR_MODULE: u8 = 128;
 }
 
+/// The bits of a [`State`]'s number.
+const STATE: u8 = 7;
 /// Beside the state: of a session that was heard, that the kernel module told of it.
 const HEARD_OF_MODULE: u8 = 128;
+/// Beside the state: the lists of changes in which the record's number stands, be it on behalf of
+/// an earlier session.
+const LISTED: u8 = 8 | 16 | 32;
 
 /// No record, at the ends of lists.
 pub const NIL: u32 = u32::MAX;
 
-/// A session's 24 bytes. Of a free record only `next` means something.
+/// A list of changes, as its bit of [`LISTED`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum ChangeList {
+    /// What peers have to be told.
+    Dirty = 8,
+    /// What joolds have to be told.
+    Joolds = 16,
+    /// What the kernel module has to be told.
+    Module = 32,
+}
+
+/// A session's 24 bytes. Of a free record only `next` means something, and [`LISTED`].
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct Session {
@@ -76,7 +93,7 @@ pub struct Session {
     pub dst4: u32,
     /// Its port; for ICMP the identifier of src4.
     pub dst_port: u16,
-    /// A [`State`] as its number, and [`HEARD_OF_MODULE`].
+    /// A [`State`] as its number, [`HEARD_OF_MODULE`] and [`LISTED`].
     state: u8,
     /// See [`flag`].
     pub flags: u8,
@@ -103,6 +120,11 @@ impl Session {
         version: 0,
     };
 
+    /// No session, in front of that free record.
+    pub fn free(next: u32) -> Self {
+        Self { next, ..Self::FREE }
+    }
+
     /// A session that stands in no list yet.
     pub fn new(dst4: u32, dst_port: u16, state: State, deadline: u32, version: u32) -> Self {
         Self {
@@ -125,13 +147,33 @@ impl Session {
     /// Its TCP state.
     #[inline]
     pub fn state(&self) -> State {
-        State::from_u8(self.state & !HEARD_OF_MODULE).unwrap_or(State::Trans)
+        State::from_u8(self.state & STATE).unwrap_or(State::Trans)
     }
 
     /// Changes its TCP state.
     #[inline]
     pub fn set_state(&mut self, state: State) {
-        self.state = self.state & HEARD_OF_MODULE | state as u8;
+        self.state = self.state & !STATE | state as u8;
+    }
+
+    /// The same session in a record that has held another one, or none.
+    #[inline]
+    pub fn in_place_of(self, other: &Self) -> Self {
+        Self { state: self.state & !LISTED | other.state & LISTED, ..self }
+    }
+
+    /// Takes note that the record's number stands in a list from now on; false if it did already.
+    #[inline]
+    pub fn enter(&mut self, list: ChangeList) -> bool {
+        let before = self.state;
+        self.state |= list as u8;
+        self.state != before
+    }
+
+    /// Takes note that the record's number doesn't stand in a list any more.
+    #[inline]
+    pub fn leave(&mut self, list: ChangeList) {
+        self.state &= !(list as u8);
     }
 
     /// Over which bridge the last news of it came; None if packets or peers brought them.

@@ -24,7 +24,7 @@ impl Table {
     /// hear nothing may come back.
     pub fn track_changes(&mut self, on: bool) {
         if on {
-            self.changes.begin(self.max_sessions);
+            self.changes.begin();
         } else {
             self.changes.end(&mut self.arena);
         }
@@ -40,7 +40,8 @@ impl Table {
         self.changes.pop_removed()
     }
 
-    /// The next thing that peers have to be told; removals first.
+    /// The next thing that peers have to be told; removals first. None while something waits if that
+    /// begins with many sessions that have ended: the next call goes on.
     pub fn pop_change(&mut self, now: Time) -> Option<Change> {
         if let Some((key, version)) = self.pop_removal() {
             return Some(Change::Remove(key, version));
@@ -59,7 +60,7 @@ impl Table {
     /// Whether sessions are collected for who is at the other end of a bridge.
     pub fn track_bridge(&mut self, side: Side, on: bool) {
         if on {
-            self.changes.begin_bridge(side, self.max_sessions);
+            self.changes.begin_bridge(side);
         } else {
             self.changes.end_bridge(side, &mut self.arena);
         }
@@ -70,7 +71,7 @@ impl Table {
         self.changes.bridge_pending(side)
     }
 
-    /// The next session that has to be told over a bridge.
+    /// The next session that has to be told over a bridge; None as of [`Table::pop_change`].
     pub fn pop_bridge(&mut self, now: Time, side: Side) -> Option<SessionRecord> {
         let id = loop {
             let id = self.changes.pop_bridged(side, &mut self.arena)?;

@@ -693,3 +693,71 @@ fn f_args_name_the_fields_that_choose_the_port() {
         }
     }
 }
+
+/// Sessions come and go while nobody takes what there is to tell: the list neither grows beyond the
+/// records nor holds any session twice.
+#[test]
+fn the_list_of_changes_is_as_bounded_as_the_table() {
+    let mut table = table(8);
+    table.track_changes(true);
+    table.track_bridge(Side::Joolds, true);
+    let now = Time::ZERO;
+    let server = |n: u32| dst4(Proto::Udp, 1 + (n % 5) as u8, 0);
+    let mut ids = Vec::new();
+    for n in 0..1000_u32 {
+        if ids.len() == 8 {
+            table.remove_session(ids.remove(n as usize * 7 % 8));
+        }
+        let node = src6((n % 12) as u8);
+        let slot = table.find6(Proto::Udp, node.addr.to_bits(), node.port).or_else(|| {
+            let mask = table.choose_mask(Proto::Udp, 0, node.addr.to_bits(), 4000, server(n), 0)?;
+            table.create_bib(Proto::Udp, node, mask, false).ok()
+        });
+        let (slot, to) = (slot.unwrap(), server(n));
+        if table.find_session(slot, to.addr.to_bits(), to.port).is_none() {
+            let to = (to.addr.to_bits(), to.port);
+            ids.push(table.create_session(now, slot, to.0, to.1, State::Established).unwrap());
+        }
+        let records = (table.arena.bib_slots() + table.arena.overflow_slots()) as usize;
+        assert!(table.bridge_pending(Side::Joolds) <= records);
+        assert!(records <= 16);
+    }
+    while table.pop_removal().is_some() {}
+    assert!(table.changes_pending() <= 16);
+    let mut told = BTreeMap::new();
+    while table.changes_pending() > 0 {
+        if let Some(Change::Upsert(record)) = table.pop_change(now) {
+            let twice = told.insert(record.key, (record.state, record.version));
+            assert_eq!(twice, None);
+        }
+    }
+    assert_eq!(told, records(&table, now));
+}
+
+/// However many sessions have ended before they were told, one call passes over a few of them.
+#[test]
+fn ended_sessions_are_passed_over_in_steps() {
+    let entry = |ports: &str| Pool4Entry { ports: ports.parse().unwrap(), ..entries()[0] };
+    let timeouts = Timeouts::from(&Globals::default());
+    let mut table = Table::new(200, &[entry("5000-5999")], 1, timeouts, &[3; 32]);
+    table.track_changes(true);
+    let now = Time::ZERO;
+    let mut create = |port: u16| {
+        let src6 = Endpoint6 { port, ..src6(1) };
+        let src4 = Endpoint4 { addr: Ipv4Addr::new(192, 0, 2, 1), port };
+        let slot = table.create_bib(Proto::Udp, src6, src4, false).unwrap();
+        table.create_session(now, slot, 7, 80, State::Established).unwrap()
+    };
+    let ids: Vec<_> = (5000..5100).map(&mut create).collect();
+    let last = create(5100);
+    ids.into_iter().for_each(|id| table.remove_session(id));
+    while table.pop_removal().is_some() {}
+    for waiting in [101, 69, 37] {
+        assert_eq!(table.changes_pending(), waiting);
+        assert_eq!(table.pop_change(now), None);
+    }
+    let key = table.key_of(table.bib_of(last), table.session(last));
+    let told = table.pop_change(now);
+    assert!(matches!(told, Some(Change::Upsert(record)) if record.key == key), "{told:?}");
+    assert_eq!((table.changes_pending(), table.pop_change(now)), (0, None));
+}

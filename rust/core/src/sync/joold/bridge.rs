@@ -362,7 +362,8 @@ impl Bridge {
         if self.flushing {
             while records.len() < format.sessions_per_datagram() {
                 let Some(record) = table.pop_bridge(now, self.side) else {
-                    (self.flushing, self.flush_at) = (false, None);
+                    let again = (table.bridge_pending(self.side) > 0).then_some(now);
+                    (self.flushing, self.flush_at) = (false, again);
                     break;
                 };
                 records.push(record);

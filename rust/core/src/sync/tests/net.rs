@@ -19,6 +19,8 @@ pub struct Model {
     pub slots: Vec<SessionKey>,
     pub changes: VecDeque<Change>,
     pub removals: VecDeque<(SessionKey, u32)>,
+    /// How often nothing comes of [`Sessions::pop_change`] though something waits.
+    pub ended: usize,
     pub tracking: bool,
     pub stats: Stats,
 }
@@ -85,11 +87,15 @@ impl Sessions for Model {
     }
 
     fn changes_pending(&self) -> usize {
-        self.changes.len() + self.removals.len()
+        self.changes.len() + self.removals.len() + self.ended
     }
 
     fn pop_change(&mut self, _now: Time) -> Option<Change> {
         let removal = self.pop_removal().map(|(key, version)| Change::Remove(key, version));
+        if removal.is_none() && self.ended > 0 {
+            self.ended -= 1;
+            return None;
+        }
         removal.or_else(|| self.changes.pop_front())
     }
 
