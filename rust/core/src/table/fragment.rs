@@ -176,10 +176,11 @@ mod tests {
     fn memory_and_time_are_bounded() {
         let mut fragments = Fragments::new(2_000);
         let mut kept = 0;
-        while later(&mut fragments, kept, 1400) == Fate::Kept {
+        while later(&mut fragments, kept, 1024) == Fate::Kept {
             kept += 1;
         }
-        assert!(fragments.bytes <= MAX_BYTES && kept as usize * 1400 > MAX_BYTES - 1400);
+        assert_eq!((fragments.bytes, kept as usize * 1024), (MAX_BYTES, MAX_BYTES));
+        assert_eq!(later(&mut fragments, 0, 1), Fate::Drop(DropReason::FragmentsFull));
         let due = fragments.next_due().unwrap();
         assert_eq!(due, Time::from_millis(2_000));
         assert_eq!(fragments.expire(due - 1, 10_000), 0);
