@@ -7,8 +7,8 @@ use jsync_core::wire::{Fragment, L4, Parsed, Refusal, parse};
 use jsync_core::xlat::IcmpError;
 
 use super::packets::{
-    ECHO_6, ECHO_REPLY_4, FRAGMENT_6_FIRST, FRAGMENT_6_LAST, REPLY_FRAGMENT_4_LAST, TCP_6,
-    TCP_REPLY_4, UDP_6, UDP_6_EXTENSIONS, UDP_REPLY_4,
+    ECHO_6, ECHO_REPLY_4, FRAGMENT_6_FIRST, FRAGMENT_6_LAST, REPLY_FRAGMENT_4_FIRST,
+    REPLY_FRAGMENT_4_LAST, TCP_6, TCP_REPLY_4, UDP_6, UDP_6_EXTENSIONS, UDP_REPLY_4,
 };
 use super::*;
 
@@ -123,6 +123,37 @@ fn versions() {
     assert_eq!(reason(&[]), DropReason::Malformed);
 }
 
+/// Whoever knows a packet's family may be wrong.
+#[test]
+fn the_other_familys_packet_is_malformed() {
+    let malformed = Err(Refusal::Drop(DropReason::Malformed));
+    assert_eq!(parse4(&hex(UDP_6)).map(|_| ()), malformed);
+    assert_eq!(parse4(&hex(UDP_6_EXTENSIONS)).map(|_| ()), malformed);
+    for version in [0, 4, 7, 15] {
+        let mut bytes = hex(UDP_6);
+        bytes[0] = version << 4;
+        assert_eq!(parse6(&bytes).map(|_| ()), malformed, "{version}");
+    }
+}
+
+/// Options of zeros leave the header checksum as it is, so that it fits the first 20 bytes too;
+/// what is behind these is no segment, though it looks like one.
+#[test]
+fn options_are_never_taken_for_the_segment() {
+    let mut bytes = hex(TCP_REPLY_4);
+    // The acknowledgement number stands where the length of a segment's header would.
+    bytes[28] = 0x50;
+    bytes.splice(20..20, [0; 4]);
+    bytes[0] = 0x46;
+    bytes[3] += 4;
+    bytes[10..12].fill(0);
+    let checksum = !oracle::sum(&bytes[..24]);
+    bytes[10..12].copy_from_slice(&checksum.to_be_bytes());
+    assert_eq!(oracle::sum(&bytes[..20]), 0xffff);
+    let view = parse4(&bytes).unwrap();
+    assert_eq!((view.l4_offset, view.src_port, view.dst_port), (24, 443, 61001));
+}
+
 /// Any bit of the IPv4 header that turns is noticed.
 #[test]
 fn header_checksum() {
@@ -194,6 +225,30 @@ fn fragments_that_lie() {
     assert_eq!(reason(&bytes), DropReason::FragmentUntranslatable);
     let bytes = changed(ECHO_REPLY_4, 6, &[0, 9]);
     assert_eq!(reason(&bytes), DropReason::FragmentUntranslatable);
+}
+
+/// A first fragment may end where the transport header does, and no earlier.
+#[test]
+fn least_first_fragments() {
+    for (protocol, len, whole) in [(17, 8, true), (6, 8, false), (6, 16, false), (6, 24, true)] {
+        let mut bytes = changed(FRAGMENT_6_FIRST, 40, &[protocol]);
+        bytes.resize(48 + len, 0);
+        bytes[5] = 8 + len as u8;
+        // Where the header of a segment has its length.
+        if let Some(byte) = bytes.get_mut(60) {
+            *byte = 0x50;
+        }
+        let parsed = parse6(&bytes).map(|view| view.src_port);
+        let untranslatable = Refusal::Drop(DropReason::FragmentUntranslatable);
+        assert_eq!(parsed, if whole { Ok(40000) } else { Err(untranslatable) }, "{protocol} {len}");
+    }
+    let mut bytes = hex(REPLY_FRAGMENT_4_FIRST);
+    bytes.truncate(28);
+    bytes[3] = 28;
+    bytes[10..12].fill(0);
+    let checksum = !oracle::sum(&bytes[..20]);
+    bytes[10..12].copy_from_slice(&checksum.to_be_bytes());
+    assert_eq!(parse4(&bytes).map(|view| view.dst_port), Ok(61001));
 }
 
 /// A fragment of nothing is none, wherever it claims to be.
