@@ -325,6 +325,7 @@ impl Sync {
                 let hello = Hello::take(&frame.body, header.count).ok_or(Malformed)?;
                 known.heard = now;
                 known.frames += 1;
+                known.greeted &= known.state.is_live();
                 if self.step(node, Input::Heard) {
                     self.met(now, node);
                     self.events.push(Event::PeerBack { node });

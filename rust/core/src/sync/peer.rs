@@ -144,6 +144,8 @@ pub(crate) struct Incarnation {
     pub plan: Option<Plan>,
     /// When to try to fetch it, after a failure.
     pub fetch_at: Time,
+    /// A HELLO has gone since it is heard. Before, it may take us for dead, and no request of ours.
+    pub greeted: bool,
     /// A NACK has to go.
     pub nack: bool,
     /// Updates that it misses.
@@ -172,6 +174,7 @@ impl Incarnation {
             lacking: false,
             plan: None,
             fetch_at: now,
+            greeted: false,
             nack: false,
             wanted: VecDeque::new(),
         }
@@ -179,6 +182,11 @@ impl Incarnation {
 
     pub fn is_up(&self) -> bool {
         self.state == State::Up
+    }
+
+    /// Whether its table has to be fetched and it would answer.
+    pub fn is_fetchable(&self) -> bool {
+        self.is_up() && self.lacking && self.greeted
     }
 
     /// Whether it has told of sessions, or has some, that haven't come yet.

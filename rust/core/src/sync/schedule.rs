@@ -78,8 +78,8 @@ impl Sync {
         let dead = u64::from(self.config.dead_interval);
         let peers = self.peers.all.values().flat_map(|peer| {
             let known = peer.known.as_ref().filter(|known| known.state.is_live());
-            let lacking = |k: &&Incarnation| k.is_up() && k.lacking && self.fetch.is_none();
-            let fetch = known.filter(lacking).map(|k| k.fetch_at);
+            let fetch = known.filter(|k| k.is_fetchable() && self.fetch.is_none());
+            let fetch = fetch.map(|k| k.fetch_at);
             let candidate = peer.candidate.as_ref().map(|c| c.heard + dead);
             let nack = known.filter(|k| k.is_up()).and_then(|k| k.incoming.nack_at);
             [known.map(|k| k.heard + dead), candidate, nack, fetch]
@@ -253,11 +253,10 @@ impl Sync {
             }
         }
         if self.fetch.is_none() {
-            let lacking = |(_, known): &(u16, &Incarnation)| {
-                known.state == State::Up && known.lacking && now >= known.fetch_at
-            };
+            let due =
+                |(_, known): &(u16, &Incarnation)| known.is_fetchable() && now >= known.fetch_at;
             // Whoever is ready has the most to give.
-            let from = self.peers.known().filter(lacking).max_by_key(|(_, known)| known.ready);
+            let from = self.peers.known().filter(due).max_by_key(|(_, known)| known.ready);
             if let Some((node, _)) = from {
                 self.requests += 1;
                 self.randoms += 1;
@@ -342,8 +341,9 @@ impl Sync {
         self.hello_sent = Some(now);
         let max_body = self.config.max_body();
         let mut greetings = Vec::new();
-        for (&node, peer) in &self.peers.all {
-            if let Some(known) = peer.known.as_ref().filter(|known| known.state.is_live()) {
+        for (&node, peer) in &mut self.peers.all {
+            if let Some(known) = peer.known.as_mut().filter(|known| known.state.is_live()) {
+                known.greeted = true;
                 greetings.push(Greeting {
                     node,
                     epoch: known.epoch,
