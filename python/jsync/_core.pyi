@@ -65,7 +65,7 @@ class NodeStatus(TypedDict):
     reason: str
     """Why it is ready or not, for people."""
     catching_up: int | None
-    """The peer whose sessions are still missing after nobody was heard for a while."""
+    """The peer whose sessions are still missing after this node was cut off."""
     sessions: int
     bib_entries: int
     max_sessions: int

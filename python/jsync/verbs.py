@@ -110,7 +110,7 @@ class Verbs:
         node = status["catching_up"]
         if status["ready"] and node is not None and not self._failover.is_primary:
             # Who translates has to go on; nobody else should begin before it knows what it missed.
-            return False, f"nobody was heard for a while; fetching what node {node} has"
+            return False, f"it was cut off; fetching what node {node} has"
         return status["ready"], status["reason"]
 
     def check(self, arguments: Arguments) -> object:

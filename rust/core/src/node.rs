@@ -213,7 +213,7 @@ impl Node {
         }
     }
 
-    /// The peer whose sessions are still missing after nobody was heard for a while: until they are
+    /// The peer whose sessions are still missing after this node was cut off: until they are
     /// here, whoever isn't MASTER had better not become it.
     pub fn catching_up(&self) -> Option<u16> {
         self.sync.as_ref().and_then(Sync::catching_up)

@@ -69,7 +69,8 @@ pub struct Sync {
     /// See [`Hello::generation`].
     pub(super) generation: u32,
     pub(super) graves: Graves,
-    /// Nobody was up, and now somebody is: until when its sessions of meanwhile are waited for.
+    /// Somebody is up of whom this node was cut off: until when what came to be meanwhile is waited
+    /// for.
     pub(super) cut_off: Option<Time>,
     /// pool4 has slices: several nodes translate at once.
     pub(super) slices: bool,
@@ -143,7 +144,7 @@ impl Sync {
         self.reason
     }
 
-    /// The peer whose sessions are still missing after nobody was heard for a while.
+    /// The peer whose sessions are still missing after this node was cut off.
     pub fn catching_up(&self) -> Option<u16> {
         let missed = |(_, known): &(u16, &Incarnation)| known.is_up() && known.is_behind();
         self.cut_off.and_then(|_| Some(self.peers.known().find(missed)?.0))
@@ -384,9 +385,12 @@ impl Sync {
         Ok(true)
     }
 
-    /// A peer is up that wasn't: were all the others down meanwhile?
+    /// A peer is up that wasn't: was it this node that was cut off, or the peer?
     fn met(&mut self, now: Time, node: u16) {
-        if !self.peers.known().any(|(other, known)| other != node && known.is_up()) {
+        let alone = !self.peers.known().any(|(other, known)| other != node && known.is_up());
+        let known = self.peers.known_mut(node);
+        let elsewhere = known.is_some_and(|known| core::mem::take(&mut known.elsewhere));
+        if alone || elsewhere {
             self.cut_off = Some(now + u64::from(self.config.join_timeout) * JOIN_PATIENCE);
         }
     }
@@ -420,6 +424,7 @@ impl Sync {
         known.ready = hello.ready;
         let news = !first && known.generation != hello.generation;
         known.generation = hello.generation;
+        let is_up = known.is_up();
         if known.mismatch != differs {
             known.mismatch = differs;
             self.events.push(match differs {
@@ -430,6 +435,9 @@ impl Sync {
         if moved && differs.is_some() {
             return self.forget_transfers(node);
         }
+        if is_up {
+            self.look_for_lost(now, &hello.greetings);
+        }
         if news {
             self.refetch(node);
         }
@@ -438,6 +446,20 @@ impl Sync {
             self.behind(node);
         } else {
             self.ask_for_missing(now, node);
+        }
+    }
+
+    /// A peer greets whom it hears: are some of them Down here?
+    fn look_for_lost(&mut self, now: Time, greetings: &[Greeting]) {
+        // Whoever fell silent for all is greeted a little longer by who heard it last.
+        let sure_ms = u64::from(self.config.dead_interval) + u64::from(self.config.hello_interval);
+        for greeting in greetings {
+            if let Some(lost) = self.peers.known_mut(greeting.node)
+                && (lost.epoch, lost.state) == (greeting.epoch, State::Down)
+                && now.millis_since(lost.heard) > sure_ms
+            {
+                lost.elsewhere = true;
+            }
         }
     }
 

@@ -146,6 +146,8 @@ pub(crate) struct Incarnation {
     pub fetch_at: Time,
     /// A HELLO has gone since it is heard. Before, it may take us for dead, and no request of ours.
     pub greeted: bool,
+    /// It is Down here, and yet others hear it: what it tells them is missing here.
+    pub elsewhere: bool,
     /// A NACK has to go.
     pub nack: bool,
     /// Updates that it misses.
@@ -175,6 +177,7 @@ impl Incarnation {
             plan: None,
             fetch_at: now,
             greeted: false,
+            elsewhere: false,
             nack: false,
             wanted: VecDeque::new(),
         }

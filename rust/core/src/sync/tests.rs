@@ -322,6 +322,41 @@ fn who_was_cut_off_knows_that_it_is_behind() {
 }
 
 #[test]
+fn who_was_cut_off_from_one_that_others_heard_knows_that_it_is_behind() {
+    let catching_up = |net: &Net, node| net.members[&node].sync.catching_up();
+    for lost in [false, true] {
+        let mut net = Net::new();
+        (1..=3).for_each(|node| net.start(node));
+        net.run(3000);
+        net.cut.extend([(1, 2), (2, 1)]);
+        (0..if lost { 300_000 } else { 1000 }).for_each(|n| net.at(1).table.create(n));
+        net.run(8000);
+        assert_eq!((net.state(2, 1), net.state(2, 3), net.state(3, 1)), ("down", "up", "up"));
+        let before = net.members[&2].table.sessions.len();
+        assert_eq!(catching_up(&net, 2), None);
+        net.cut.clear();
+        while catching_up(&net, 2).is_none() {
+            assert_eq!(net.members[&2].table.sessions.len(), before, "sessions come unnoticed");
+            net.step();
+        }
+        assert_eq!(catching_up(&net, 3), None, "it has heard both");
+        while catching_up(&net, 2).is_some() {
+            net.step();
+        }
+        net.assert_equal();
+        // A node that nobody heard has nothing that the others lack.
+        net.run(1000);
+        net.cut.extend([(1, 2), (3, 2), (2, 1), (2, 3)]);
+        net.run(8000);
+        net.cut.clear();
+        for _ in 0..1000 {
+            net.step();
+            assert_eq!([1, 3].map(|node| catching_up(&net, node)), [None; 2]);
+        }
+    }
+}
+
+#[test]
 fn who_loses_its_peer_while_it_catches_up_waits_no_longer() {
     let mut net = Net::new();
     (1..=2).for_each(|node| net.start(node));
