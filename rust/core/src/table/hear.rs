@@ -9,6 +9,11 @@ use super::session::{Session, SessionId, deadline, flag};
 use super::{COUNT, Table, bib::bib_flag};
 use crate::time::Time;
 
+/// How much later a copy that peers gave us may end at the other end of a bridge without a packet
+/// having come there: as long as it took to get there. It has slack of a quarter of its timeout, so
+/// that it stays a copy here and our peers needn't hear of it.
+const ECHO_MS: u32 = 10_000;
+
 impl Table {
     /// Merges a session that was heard over a bridge; its `version` means nothing. `timeout_ms` is
     /// its timer's: what its lifetime lacks of that is the time since its last packet.
@@ -70,7 +75,9 @@ impl Table {
         let proto = record.key.proto;
         let session = *self.arena.session(id);
         let remaining = session.remaining_ms(now);
-        let lives_longer = record.lifetime_ms > remaining;
+        // A module that tells its whole table tells of what it was told itself, too.
+        let echo = if session.flags & flag::LOCAL == 0 { ECHO_MS.min(timeout_ms / 16) } else { 0 };
+        let lives_longer = record.lifetime_ms > remaining.saturating_add(echo);
         if session.state() == record.state {
             if !lives_longer {
                 return Learned::Unchanged;

@@ -618,6 +618,43 @@ fn refreshes_are_told_once_a_quarter() {
     assert!((40..=41).contains(&told), "3000 s are 40 quarters of 300 s: {told}");
 }
 
+/// A kernel module that is asked for its table tells of copies that it got from peers too. It got
+/// each a while after it was made for it, and has it end so much later: no packet came.
+#[test]
+fn what_a_module_was_told_is_no_news_when_it_tells_it_back() {
+    const TIMEOUT: u32 = 300_000;
+    for (lifetime_ms, delay_ms) in [(250_000, 3), (250_000, 9_000), (375_000, 9_000), (20_000, 4)] {
+        let mut table = table(4);
+        table.track_changes(true);
+        table.track_bridge(Side::Module, true);
+        let copy = SessionRecord { lifetime_ms, ..told(1, 5000, 7) };
+        assert_eq!(table.learn(Time::ZERO, &copy).learned, Learned::Applied);
+        let for_module = table.pop_bridge(Time::ZERO, Side::Module).unwrap();
+        assert_eq!(for_module.lifetime_ms, lifetime_ms);
+        let hear = |table: &mut Table, at: u64, lifetime_ms| {
+            let record = SessionRecord { lifetime_ms, version: 0, ..for_module };
+            table.hear(Time::from_millis(at), Side::Module, &record, TIMEOUT).learned
+        };
+        for at in [10_000, 12_000, 15_000] {
+            let echo = lifetime_ms + delay_ms - at as u32;
+            assert_eq!(hear(&mut table, at, echo), Learned::Unchanged);
+            assert_eq!(table.pop_change(Time::from_millis(at)), None, "{lifetime_ms} {delay_ms}");
+        }
+        // Packets come to the module: the peers are told before their copies could end.
+        let mut at = 15_000;
+        let news = loop {
+            at += 1_000;
+            assert!(u64::from(lifetime_ms) > at, "the peers' copies have ended");
+            hear(&mut table, at, TIMEOUT);
+            if let Some(change) = table.pop_change(Time::from_millis(at)) {
+                break change;
+            }
+        };
+        let Change::Upsert(news) = news else { panic!("{news:?}") };
+        assert!(news.lifetime_ms >= TIMEOUT, "{news:?}");
+    }
+}
+
 /// Where packets of a session come to several nodes, each of them tells of it as seldom, whether
 /// they come in turn (there through one node, back through another) or by chance. And every copy
 /// would live for the whole timeout after the last packet, whoever died then.
