@@ -82,11 +82,15 @@ pub struct Sync {
     pub(super) hello_sent: Option<Time>,
     /// When to tell, after the last update, that it was the last.
     pub(super) tail_at: Option<Time>,
-    pub(super) hello_due: bool,
+    /// Since when a HELLO waits to be fetched.
+    pub(super) hello_due: Option<Time>,
     /// The peer that the next HELLO greets first, when not all fit.
     pub(super) greet_from: u16,
     pub(super) leaving: bool,
+    /// No frame comes or goes: it has said BYE,
     pub(super) gone: bool,
+    /// or it doesn't take part yet.
+    pub(super) apart: bool,
     pub(super) events: Events,
 }
 
@@ -123,10 +127,11 @@ impl Sync {
             hello_at: Time::ZERO,
             hello_sent: None,
             tail_at: None,
-            hello_due: false,
+            hello_due: None,
             greet_from: 0,
             leaving: false,
             gone: false,
+            apart: false,
             events: Events::default(),
             config,
         })
@@ -163,6 +168,21 @@ impl Sync {
         self.events.pop()
     }
 
+    /// Keeps silent, and is not ready, until it is told to take part.
+    pub fn stand_apart(&mut self) {
+        self.apart = true;
+    }
+
+    /// Begins to listen for peers, if it hasn't.
+    pub fn take_part(&mut self) {
+        self.apart = false;
+    }
+
+    /// Whether no frame comes or goes.
+    pub(super) fn is_silent(&self) -> bool {
+        self.gone || self.apart
+    }
+
     /// Flushes changes, then says BYE; nothing is sent after that.
     pub fn leave(&mut self) {
         self.leaving = true;
@@ -192,7 +212,7 @@ impl Sync {
             }
             return false;
         }
-        if self.gone {
+        if self.is_silent() {
             return false;
         }
         let known = self.peers.known_mut(header.node);
@@ -603,7 +623,9 @@ impl Sync {
         if !self.reason.ready() {
             let patience = u64::from(self.config.join_timeout) * JOIN_PATIENCE;
             self.joined.get_or_insert((node, now + patience));
-        } else if news {
+        } else if news
+            && self.peers.known().any(|(other, known)| other != node && known.state.is_live())
+        {
             self.new_generation(now);
         }
     }

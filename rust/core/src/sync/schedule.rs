@@ -22,6 +22,9 @@ const HELLO_PAUSE_MS: u64 = 20;
 /// How long after its last update a node says HELLO, ms: with its number, so that its loss is
 /// noticed long before the next regular HELLO.
 const TAIL_MS: u64 = 30;
+/// A HELLO that nobody has fetched for so long, ms, says that who drives this node is busy, and
+/// reads no frames either: the time until it is fetched is no peer's silence.
+const DEAF_MS: u64 = 100;
 /// Slots of the table that digests are computed of at once.
 const SLOTS_AT_ONCE: usize = 1 << 12;
 /// The least time between two NACKs, ms; doubles with every try.
@@ -38,11 +41,11 @@ pub(super) const JOIN_PATIENCE: u64 = 5;
 impl Sync {
     /// Does what is due at `now`.
     pub fn handle_timeout(&mut self, now: Time, sessions: &mut impl Sessions) {
-        if self.gone {
+        if self.is_silent() {
             return;
         }
         if now >= self.hello_at || self.tail_at.is_some_and(|at| now >= at) {
-            self.hello_due = true;
+            self.hello_due.get_or_insert(now);
             self.tail_at = None;
             self.hello_at = now + u64::from(self.config.hello_interval);
         }
@@ -72,7 +75,7 @@ impl Sync {
 
     /// When `handle_timeout` is to be called next.
     pub fn poll_timeout(&self) -> Option<Time> {
-        if self.gone {
+        if self.is_silent() {
             return None;
         }
         let dead = u64::from(self.config.dead_interval);
@@ -102,8 +105,8 @@ impl Sync {
 
     /// Whether `poll_transmit` may have something, short of asking it.
     pub fn transmit_pending(&self) -> bool {
-        !self.gone
-            && (self.hello_due
+        !self.is_silent()
+            && (self.hello_due.is_some()
                 || self.leaving
                 || self.outgoing.flushing
                 || self.outgoing.full
@@ -156,7 +159,7 @@ impl Sync {
     /// The next frame to send. What keeps the cluster together goes first, then news, then
     /// repetitions, then snapshots.
     pub fn poll_transmit(&mut self, now: Time, sessions: &mut impl Sessions) -> Option<Transmit> {
-        if self.gone {
+        if self.is_silent() {
             return None;
         }
         let transmit = self
@@ -190,6 +193,7 @@ impl Sync {
             }
             peer.known.is_some() || peer.candidate.is_some()
         });
+        let deaf = self.hello_due.is_some_and(|since| now.millis_since(since) >= DEAF_MS);
         let nodes: Vec<u16> = self.peers.known().map(|(node, _)| node).collect();
         for node in nodes {
             let Some(known) = self.peers.known_mut(node) else { continue };
@@ -202,7 +206,7 @@ impl Sync {
                 incoming.nack_at = Some(now + (NACK_PAUSE_MS << incoming.tries));
                 incoming.tries += 1;
             }
-            if silent_ms >= dead && self.step(node, Input::Silent) {
+            if silent_ms >= dead && !deaf && self.step(node, Input::Silent) {
                 self.events.push(Event::PeerDown { node, silent_ms });
                 self.forget_transfers(node);
                 self.new_generation(now);
@@ -334,11 +338,15 @@ impl Sync {
     }
 
     fn hello_frame(&mut self, now: Time) -> Option<Transmit> {
-        if !self.hello_due {
-            return None;
-        }
-        self.hello_due = false;
+        let since = self.hello_due.take()?;
         self.hello_sent = Some(now);
+        // Whatever came for us meanwhile will be read soon.
+        let deaf_ms = now.millis_since(since);
+        if deaf_ms >= DEAF_MS {
+            for known in self.peers.all.values_mut().filter_map(|peer| peer.known.as_mut()) {
+                known.heard = now.min(known.heard + deaf_ms);
+            }
+        }
         let max_body = self.config.max_body();
         let mut greetings = Vec::new();
         for (&node, peer) in &mut self.peers.all {

@@ -416,6 +416,60 @@ fn after_a_partition_only_what_differs_travels() {
 }
 
 #[test]
+fn who_stands_apart_is_heard_and_ready_only_when_it_takes_part() {
+    let mut net = Net::new();
+    net.start(1);
+    net.run(5000);
+    (0..10).for_each(|number| net.at(1).table.create(number));
+    net.start(2);
+    net.at(2).sync.stand_apart();
+    (10..20).for_each(|number| net.at(2).table.create(number));
+    net.run(20_000);
+    assert!(!net.ready(2));
+    assert_eq!(net.members[&1].sync.peers(net.now).count(), 0, "it isn't heard");
+    assert!(net.members[&2].table.sessions.len() == 10, "nor does it hear");
+    net.at(2).sync.take_part();
+    net.run(3000);
+    assert!(net.ready(2));
+    net.assert_equal();
+    assert_eq!(net.members[&1].table.sessions.len(), 20);
+    // What node 1 got of its only peer is news to nobody else, so it has nobody compare. Its first
+    // updates are missed in any case: that is one comparison.
+    net.run(10_000);
+    let compares = |event: &&Event| matches!(event, Event::ComparisonStarted { .. });
+    assert!(net.members[&1].events.iter().any(|event| compares(&event)));
+    let events = &net.members[&2].events;
+    assert_eq!(events.iter().filter(compares).count(), 1, "{events:?}");
+}
+
+/// Its caller has much to do and lets frames wait, which are no peer's silence.
+#[test]
+fn who_is_busy_takes_nobody_for_dead() {
+    let mut net = Net::new();
+    net.start(1);
+    net.start(2);
+    net.run(5000);
+    let node = |net: &mut Net, ms: u64| {
+        let (now, member) = (net.now + ms, net.members.get_mut(&1).unwrap());
+        member.sync.handle_timeout(now, &mut member.table);
+        now
+    };
+    for ms in (50..10_000).step_by(50) {
+        node(&mut net, ms);
+    }
+    // It sends first and reads then what the peer has said meanwhile.
+    net.now = node(&mut net, 10_000);
+    let now = net.now;
+    while net.at(1).sync.poll_transmit(now, &mut Model::default()).is_some() {}
+    node(&mut net, 50);
+    assert_eq!(net.state(1, 2), "up");
+    // A peer that is dead indeed is found out all the same.
+    net.members.remove(&2);
+    net.run(2_000);
+    assert_eq!(net.state(1, 2), "down");
+}
+
+#[test]
 fn what_only_one_heard_of_a_dead_peer_reaches_the_others() {
     // Node 2 hears nothing of node 1's last words; either it notices, or it takes it for dead.
     for cut_for in [20, 5000] {
