@@ -220,6 +220,15 @@ class Node:
         table.
         """
 
+    def receive_page(self, page: bytes) -> int:
+        """Hand over the attributes of a page of a kernel module's table; how many sessions it has.
+
+        They are as Jool 4.1.9 tells them, whatever format is pinned.
+        """
+
+    def take_part(self) -> None:
+        """Begin to listen for peers. A node with a module neither sends nor takes frames before."""
+
     def advertise(self) -> None:
         """Have peers compare their tables with this one, and joolds hear all of it."""
 

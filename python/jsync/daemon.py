@@ -37,9 +37,7 @@ from jsync.jool.module import Module
 from jsync.keys import node_secret
 from jsync.log import Log
 from jsync.netlink import HostSide
-from jsync.netlink.dataplane import Dataplane
 from jsync.netlink.interfaces import interface_for
-from jsync.netlink.kernel import lock_device
 from jsync.toml_lines import Path
 from jsync.transport import Transport
 from jsync.transport.joold import JooldTransport
@@ -57,6 +55,8 @@ FAREWELL_SECONDS = 2.0
 WATCH_SECONDS = 0.1
 ANNOUNCE_AGAIN_SECONDS = 1.0
 JOIN_POLL_SECONDS = 0.02
+MODULE_BATCHES = 16
+"""Batches that a kernel module is given before frames get their turn."""
 UDP_OVERHEAD = {4: 20 + 8, 6: 40 + 8}
 """Bytes of IP and UDP headers before a frame."""
 
@@ -310,19 +310,26 @@ class Daemon:
                 self._log.info(event)
 
     async def _send_frames(self) -> None:
-        while frames := self._engine.take_frames():
-            if self._transport is not None:
-                for node, frame in frames:
-                    await self._transport.send(node, frame)
-                # Meanwhile changes coalesce in the table: nothing is made that would only wait.
-                await self._transport.room()
-        while datagrams := self._engine.take_datagrams():
-            if self._joold is not None:
-                for datagram in datagrams:
-                    await self._joold.send(0, datagram)
-        while batches := self._engine.take_datagrams(module=True):
-            if self._module is not None:
-                await self._module.write(batches)
+        busy = True
+        while busy:
+            busy = False
+            if frames := self._engine.take_frames():
+                busy = True
+                if self._transport is not None:
+                    for node, frame in frames:
+                        await self._transport.send(node, frame)
+                    # Meanwhile changes coalesce in the table: nothing is made that would only wait.
+                    await self._transport.room()
+            if datagrams := self._engine.take_datagrams():
+                busy = True
+                if self._joold is not None:
+                    for datagram in datagrams:
+                        await self._joold.send(0, datagram)
+            # Who gives a module a whole table mustn't seem dead to the peers meanwhile.
+            if batches := self._engine.take_datagrams(MODULE_BATCHES, module=True):
+                busy = True
+                if self._module is not None:
+                    await self._module.write(batches)
 
     async def _say_goodbye(self) -> None:
         self._engine.leave()
@@ -418,6 +425,10 @@ def run_settings(settings: Settings, log: Log) -> None:
 
 
 def _make_native(settings: Settings, log: Log, stack: ExitStack) -> Daemon:
+    # They bring pyroute2 along, which a node needn't load whose packets the kernel translates.
+    from jsync.netlink.dataplane import Dataplane
+    from jsync.netlink.kernel import lock_device
+
     engine = make_node(settings)
     stack.enter_context(lock_device(settings.dataplane.device))
     dataplane = Dataplane(settings, log)

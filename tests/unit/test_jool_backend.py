@@ -11,7 +11,7 @@ import pytest
 import trio
 from test_jool_netlink import FakeModule, FakeSocket, attribute, captured
 
-from jsync import config
+from jsync import _core, config
 from jsync.daemon import make_node
 from jsync.errors import Failure
 from jsync.jool import backend, messages
@@ -20,7 +20,8 @@ from jsync.jool.messages import Command
 from jsync.jool.module import Module
 from jsync.log import Log
 
-TEXT = '[node]\nname = "J"\nbackend = "jool"\n[jool]\nmax-sessions = 1000\n'
+TEXT = '[node]\nname = "J"\nid = 1\nbackend = "jool"\n[jool]\nmax-sessions = 1000\n'
+TEXT += '[sync]\ncluster = "c"\nplaintext = true\ninterface = "lo"\njoin-timeout = "50ms"\n'
 
 
 def pool4_entry(protocol: int) -> bytes:
@@ -111,6 +112,40 @@ def test_the_instances_table_and_configuration_are_taken_over(world: World) -> N
     assert world.engine.status()["sessions"] == 2
     rows, _ = world.engine.sessions("udp", 0, 10)
     assert {row["src4"] for row in rows} == {"192.0.2.1"}
+
+
+def test_a_node_takes_part_when_it_has_read_the_table(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until then it says how far it is, and no peer hears of it."""
+    monkeypatch.setattr(backend, "SLICE_SECONDS", 0.0)
+    row = _core.decode_joold(world.module.sessions, "4.1.9")[1][0]
+    pages = [
+        [row | {"src6_port": n, "src4_port": 63_000 + n} for n in range(first, first + 10)]
+        for first in range(0, 50, 10)
+    ]
+    world.module.more["SESSION_FOREACH"] = [
+        b"".join(_core.encode_joold(page, "4.1.9")) for page in pages
+    ]
+    seen: list[str] = []
+
+    async def script() -> None:
+        while not world.ready():
+            reason = world.engine.status()["reason"]
+            if reason.startswith(("looking", "reading")):
+                assert world.engine.take_frames() == []
+            if reason not in seen[-1:]:
+                seen.append(reason)
+            await trio.lowlevel.checkpoint()
+        await world.until(world.engine.take_frames)
+
+    world.run(script)
+    assert seen[0] == "looking for Jool's kernel module"
+    reading = [reason for reason in seen if reason.startswith("reading Jool's table")]
+    steps = [f"reading Jool's table, {count} sessions so far" for count in range(10, 53)]
+    assert len(reading) >= 2
+    assert reading == [step for step in steps if step in reading], "it goes on"
+    assert world.engine.status()["sessions"] == 52
 
 
 def test_an_overrun_has_the_table_read_again(world: World) -> None:

@@ -16,7 +16,7 @@ from jsync import _core
 from jsync.errors import Failure
 from jsync.jool import counters, messages, table
 from jsync.jool.messages import Command
-from jsync.jool.module import Absent, Family, Instance, Module, Refused, entries, refusal
+from jsync.jool.module import Absent, Family, Instance, Module, Refused, refusal
 from jsync.jool.stream import Gone, Stream, StreamStats
 from jsync.log import Log
 
@@ -232,7 +232,7 @@ def test_static_bib_entries_are_found_page_by_page() -> None:
         for row in table.static_bib(page, "tcp")
     ]
     assert found == [{"protocol": "tcp", "ipv6": "::2#2", "ipv4": "192.0.2.1#61002"}]
-    last = list(entries(bytes(messages.HEADER_LEN) + pages[0]))[-1]
+    last = bib_entry(2, static=True)[4:]
     assert fake.asked[-1] == (
         "BIB_FOREACH",
         attribute(11, b"\0") + attribute(8 | messages.NESTED, last),

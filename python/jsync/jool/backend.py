@@ -7,7 +7,7 @@ the instance has and gives it what it lacks.
 import json
 import os
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from functools import partial
@@ -19,7 +19,7 @@ from jsync.changes import Configuration
 from jsync.config import JoolSection, Settings
 from jsync.control import Action, Arguments
 from jsync.errors import USAGE, Failure
-from jsync.jool import counters, table
+from jsync.jool import counters, messages, table
 from jsync.jool.messages import Command, version_name
 from jsync.jool.module import NAMES, PROTOCOLS, Absent, Instance, Module, Refused
 from jsync.jool.stream import Gone, Stream, StreamStats, open_stream
@@ -31,8 +31,10 @@ if TYPE_CHECKING:
 WATCH_SECONDS = 1.0
 BIB_SECONDS = 5.0
 """Pause between two looks for static entries of the BIB,"""
-BIB_ENTRIES_A_SECOND = 20_000
-"""and how much of the BIB may be read a second."""
+BIB_SHARE = 0.05
+"""and how much of the time such looks may take."""
+SLICE_SECONDS = 0.005
+"""For how long pages are read before others get their turn."""
 RESYNC_PAUSE_SECONDS = 10.0
 """Pause between two readings of the table because the module drops sessions."""
 _MODULE = {"join-timeout": 0}
@@ -59,10 +61,17 @@ class JoolEngine:
         self.node: Node | None = None
         self.absence = "looking for Jool's kernel module"
         """Why there is no instance to synchronise; empty if there is one."""
+        self.progress = ""
+        """What is done about that; empty if nothing is."""
         self.stats_of_stream = StreamStats()
         self.resync_wanted = trio.Event()
         # Readable once the node is there, whose own descriptor takes its place then.
         self._made = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+
+    @property
+    def reason(self) -> str:
+        """Why the node isn't ready; empty if that isn't the instance's fault."""
+        return self.absence and (self.progress or self.absence)
 
     def configure(self, nat64: dict[str, Any], instance: Instance) -> list[str]:
         """Follow the instance's configuration; what has changed. Raises Failure."""
@@ -135,7 +144,7 @@ class JoolEngine:
         if self.node is None:
             return {
                 "ready": False,
-                "reason": self.absence,
+                "reason": self.reason,
                 "catching_up": None,
                 "sessions": 0,
                 "bib_entries": 0,
@@ -149,7 +158,7 @@ class JoolEngine:
         if status["worker"] == "stopped":  # it has no device, and needs none
             status["worker"] = "running"
         if self.absence:
-            status["ready"], status["reason"] = False, self.absence
+            status["ready"], status["reason"] = False, self.reason
         elif status["ready"] and self._settings.sync is None and self._settings.joold is None:
             status["reason"] = "Jool translates; there is nobody to synchronise with"
         return status
@@ -225,8 +234,9 @@ class JoolEngine:
                 "node": None,
                 "mark": row["mark"],
             }
-            for protocol in PROTOCOLS
-            for row in self.module.pool4(protocol)
+            for protocol, pages in self.module.pool4_raw().items()
+            for page in pages
+            for row in messages.pool4_rows(page)
         ]
         return json.dumps({"global": self.module.options(), "pool4": pool4}).encode()
 
@@ -302,7 +312,10 @@ class ModuleLink:
         self._counted = dict.fromkeys(_COUNTED, 0)
         """Packets that it had received, and sessions that it had, when we last looked."""
         self._reread_at = 0.0
+        self._bib: list[dict[str, str]] = []
+        """The instance's static entries,"""
         self._bib_at = 0.0
+        """and when to look for them again."""
 
     async def run(self) -> None:
         """Follow the module until cancelled. Raises Failure if the daemon has to start anew."""
@@ -312,8 +325,10 @@ class ModuleLink:
                 options = self._module.options()
                 self._require_synchronisation(options)
                 format = instance.format
-                nat64 = table.read(self._module, options, self._jool.max_sessions)
-                nat64["bib"] = await self._static_bib()
+                pool4 = self._module.pool4_raw()
+                nat64 = table.read(options, pool4, self._jool.max_sessions)
+                await self._look_for_static_bib()
+                nat64["bib"] = self._bib
                 self._engine.configure(nat64, instance)
             except Absent as absence:
                 self._is_new = True
@@ -329,8 +344,9 @@ class ModuleLink:
                     jool=version_name(instance.version),
                     format=format,
                 )
-                await self._carry(instance, options)
+                await self._carry(instance)
                 self._engine.stats_of_stream.reconnects += 1
+            self._engine.progress = ""
             await trio.sleep(WATCH_SECONDS)
 
     def _require_synchronisation(self, options: dict[str, Any]) -> None:
@@ -345,18 +361,17 @@ class ModuleLink:
             self._engine.absence = reason
             self._log.warning(reason)
 
-    async def _static_bib(self) -> list[dict[str, str]]:
-        """The static entries. The module shows them among all others, so there is a price."""
-        entries = self._module.stats().get(counters.BIB_ENTRIES, 0)
-        self._bib_at = trio.current_time() + max(BIB_SECONDS, entries / BIB_ENTRIES_A_SECOND)
-        found = []
-        for protocol in PROTOCOLS:
-            for page in self._module.pages(Command.BIB_FOREACH, protocol):
-                found += table.static_bib(page, protocol)
-                await trio.lowlevel.checkpoint()
-        return found
+    async def _look_for_static_bib(self) -> None:
+        """Find the static entries. The module shows them among all others, so there is a price."""
+        begun, found = trio.current_time(), []
+        if self._engine.node is None:
+            self._engine.progress = "reading the BIB of Jool's instance"
+        async for protocol, page in self._pages(Command.BIB_FOREACH):
+            found += table.static_bib(page, protocol)
+        now = trio.current_time()
+        self._bib, self._bib_at = found, now + max(BIB_SECONDS, (now - begun) / BIB_SHARE)
 
-    async def _carry(self, instance: Instance, options: dict[str, Any]) -> None:
+    async def _carry(self, instance: Instance) -> None:
         """Carry sessions until the instance goes away."""
         engine = self._engine
         with open_stream(instance) as opened:
@@ -367,14 +382,17 @@ class ModuleLink:
                     self._stream = stream
                     self._count(self._module.stats())
                     # First its own: what it has learned since it came is the newer.
-                    await self._read_table(instance)
+                    await self._read_table()
                     if engine.node is not None:
+                        # Peers come to know the whole at once. Told as it is read, it would be news
+                        # without end to them, and they would compare tables all the while.
+                        engine.node.take_part()
                         engine.node.advertise_to_module(all=self._is_new)
                     self._is_new = False
                     engine.absence = ""
-                    nursery.start_soon(self._follow_overruns, stream, instance)
-                    nursery.start_soon(self._follow_wishes, instance)
-                    await self._watch(instance, options)
+                    nursery.start_soon(self._follow_overruns, stream)
+                    nursery.start_soon(self._follow_wishes)
+                    await self._watch(instance)
                     nursery.cancel_scope.cancel()
             except* Gone:
                 self._is_new = True
@@ -384,62 +402,77 @@ class ModuleLink:
             finally:
                 self._stream = None
 
-    async def _follow_overruns(self, stream: Stream, instance: Instance) -> None:
+    async def _follow_overruns(self, stream: Stream) -> None:
         while True:
             await stream.overrun.wait()
             stream.overrun = trio.Event()
             self._log.warning("the kernel dropped sessions of Jool's: reading its table")
-            await self._read_table(instance)
+            await self._read_table()
 
-    async def _follow_wishes(self, instance: Instance) -> None:
+    async def _follow_wishes(self) -> None:
         while True:
             await self._engine.resync_wanted.wait()
             self._engine.resync_wanted = trio.Event()
-            await self._read_table(instance)
+            await self._read_table()
 
-    async def _read_table(self, instance: Instance) -> None:
+    async def _read_table(self) -> None:
         """Tell the engine every session that the module has. Raises Failure."""
-        from jsync import _core
-
-        engine = self._engine
+        engine, count = self._engine, 0
+        assert engine.node is not None, "it is there since the instance was found"
         engine.stats_of_stream.resynchronisations += 1
-        pool6 = str(self._module.options()["pool6"])
-        count = 0
-        for protocol in PROTOCOLS:
-            for page in self._module.pages(Command.SESSION_FOREACH, protocol):
-                for datagram in table.datagrams(page):
-                    rows = _core.decode_joold(datagram, "4.1.9", pool6)[1]
-                    count += len(rows)
-                    batches = _core.encode_joold(rows, instance.format, pool6)
-                    engine.receive_datagrams([("127.0.0.1", b) for b in batches], module=True)
-                await trio.lowlevel.checkpoint()
+        try:
+            async for _, page in self._pages(Command.SESSION_FOREACH):
+                count += engine.node.receive_page(page[messages.HEADER_LEN :])
+                engine.progress = f"reading Jool's table, {count} sessions so far"
+        finally:
+            engine.progress = ""
         self._log.info("read the module's table", sessions=count)
 
-    async def _watch(self, instance: Instance, options: dict[str, Any]) -> None:
+    async def _pages(self, command: Command) -> AsyncIterator[tuple[str, bytes]]:
+        """The pages of every protocol, and which it is; others get their turn. Raises Failure."""
+        until = trio.current_time() + SLICE_SECONDS
+        for protocol in PROTOCOLS:
+            for page in self._module.pages(command, protocol):
+                yield protocol, page
+                if trio.current_time() >= until:
+                    await trio.lowlevel.checkpoint()
+                    until = trio.current_time() + SLICE_SECONDS
+        await trio.lowlevel.checkpoint()
+
+    async def _watch(self, instance: Instance) -> None:
         """Follow the instance's configuration and the peers until it is another. Raises Failure."""
         stats = self._module.stats()
         peers = self._up()
+        known: tuple[object, ...] = ()
         while True:
             await trio.sleep(WATCH_SECONDS)
             before, stats = stats, self._module.stats()
             self._count(stats)
             if self._is_new:
                 raise Gone
-            now = self._module.options()
-            self._require_synchronisation(now)
-            nat64 = table.read(self._module, now, self._jool.max_sessions)
+            options, pool4 = self._module.options_raw(), self._module.pool4_raw()
             if trio.current_time() >= self._bib_at:
-                nat64["bib"] = await self._static_bib()
-            try:
-                changed = self._engine.configure(nat64, instance)
-            except ValueError as error:
-                raise Failure(f"Jool's instance can't be synchronised: {error}") from None
-            if changed:
-                self._log.info("Jool's instance has changed", options=", ".join(changed))
+                await self._look_for_static_bib()
+            # As a rule nothing has changed, and to read it all would be most of the work.
+            if (options, pool4, self._bib) != known:
+                self._configure(instance, options, pool4)
+                known = options, pool4, self._bib
             await self._catch_up(instance, before, stats)
-            peers, known = self._up(), peers
-            if peers - known:
+            met, peers = self._up() - peers, self._up()
+            if met:
                 await self._have_advertised(instance)
+
+    def _configure(self, instance: Instance, options: bytes, pool4: dict[str, list[bytes]]) -> None:
+        """Have the engine follow the instance. Raises Failure."""
+        told = messages.options(options)
+        self._require_synchronisation(told)
+        nat64 = table.read(told, pool4, self._jool.max_sessions) | {"bib": self._bib}
+        try:
+            changed = self._engine.configure(nat64, instance)
+        except ValueError as error:
+            raise Failure(f"Jool's instance can't be synchronised: {error}") from None
+        if changed:
+            self._log.info("Jool's instance has changed", options=", ".join(changed))
 
     def _count(self, stats: dict[int, int]) -> None:
         """An instance that has begun to count anew is another one by the same name.
@@ -467,12 +500,12 @@ class ModuleLink:
         if dropped > 0 and trio.current_time() >= self._reread_at:
             self._reread_at = trio.current_time() + RESYNC_PAUSE_SECONDS
             self._log.warning("Jool's queue was full: reading its table", dropped=dropped)
-            await self._read_table(instance)
+            await self._read_table()
 
     async def _have_advertised(self, instance: Instance) -> None:
         """A peer has joined: have everything told that the module knows better than we do."""
         if instance.format == "4.1.9":  # whose advertisement sends nothing
-            await self._read_table(instance)
+            await self._read_table()
             return
         try:
             self._module.advertise()

@@ -7,6 +7,8 @@ Numbers are those of Jool's `config.h`.
 
 import enum
 import struct
+from collections import deque
+from collections.abc import Iterator
 from typing import Any
 
 from pyroute2.netlink import genlmsg, nla  # type: ignore[import-untyped]
@@ -25,6 +27,12 @@ HEADER_LEN = 16 + 4 + 28
 ATTRIBUTE_LEN = 4
 MAX_ATTRIBUTE = 0xFFFF - ATTRIBUTE_LEN
 SESSION_ENTRIES = 7
+ENTRY = 1
+"""In a page, the reply to a FOREACH: an entry."""
+SESSION_LEN = 140
+"""Bytes of a session in a page, with its header,"""
+BIB_LEN = 72
+"""and of an entry of the BIB."""
 _HEADER = struct.Struct("=IHHIIBBH4s4sBBH16s")
 _LENGTH = struct.Struct("=I")
 _ATTRIBUTE = struct.Struct("=HH")
@@ -146,12 +154,6 @@ class BibReply(Message):
         endpoint4 = Endpoint4
 
 
-class SessionReply(Message):
-    """The reply to SESSION_FOREACH: attributes as joold's 4.1.9 has them, which Rust reads."""
-
-    nla_map = ((1, "ENTRY", "cdata"),)
-
-
 OPTIONS: dict[int, tuple[str, str]] = {
     1: ("manually-enabled", "bool"),
     2: ("pool6", "prefix"),
@@ -222,6 +224,96 @@ def request(
     message["attrs"] = attributes or []
     message.encode()
     return bytes(message.data)
+
+
+def once_more(request: bytes, sequence: int, offset: bytes) -> bytes:
+    """The same request under another number; `offset` takes the place of its offset if it has one.
+
+    That is its last attribute and of the same length. A table is read by thousands of requests.
+    """
+    end = len(request) - len(offset)
+    return request[:8] + _LENGTH.pack(sequence) + request[12:end] + offset
+
+
+def options(reply: bytes) -> dict[str, Any]:
+    """The options that a reply to GLOBAL_FOREACH tells, by their names."""
+    message: Any = Globals(reply)
+    message.decode()
+    values: dict[str, Any] = {}
+    kinds = dict(OPTIONS.values())
+    for name, value in ((slot[0], slot[1]) for slot in message["attrs"]):
+        match kinds.get(name):
+            case "bool":
+                values[name] = bool(value)
+            case "prefix":
+                address = value.get_attr("ADDR")
+                values[name] = f"{address}/{value.get_attr('LEN')}" if address else None
+            case "plateaus":
+                values[name] = value.get_attrs("ENTRY")
+            case None:
+                pass  # of a later version
+            case _:
+                values[name] = value
+    return values
+
+
+def pool4_rows(page: bytes) -> Iterator[dict[str, Any]]:
+    """The entries that a reply to POOL4_FOREACH tells."""
+    message: Any = Pool4Reply(page)
+    message.decode()
+    for entry in message.get_attrs("ENTRY"):
+        prefix = entry.get_attr("PREFIX")
+        yield {
+            "mark": entry.get_attr("MARK") or 0,
+            "prefix": f"{prefix.get_attr('ADDR')}/{prefix.get_attr('LEN')}",
+            "first": entry.get_attr("PORT_MIN"),
+            "last": entry.get_attr("PORT_MAX"),
+        }
+
+
+def bib_rows(page: bytes) -> Iterator[dict[str, Any]]:
+    """The entries of a page of BIB_FOREACH, less their protocol."""
+    message: Any = BibReply(page)
+    message.decode()
+    for entry in message.get_attrs("ENTRY"):
+        src6, src4 = entry.get_attr("SRC6"), entry.get_attr("SRC4")
+        yield {
+            "src6": src6.get_attr("ADDR"),
+            "src6_port": src6.get_attr("PORT"),
+            "src4": src4.get_attr("ADDR"),
+            "src4_port": src4.get_attr("PORT"),
+            "static": bool(entry.get_attr("STATIC")),
+        }
+
+
+def is_run_of(size: int, page: bytes) -> bool:
+    """Whether a page has entries of `size` bytes, their headers included, and nothing else.
+
+    There may be millions of entries, and to look at each would be most of the work with them.
+    """
+    body = page[HEADER_LEN:]
+    count, rest = divmod(len(body), size)
+    head = _ATTRIBUTE.pack(size, ENTRY | NESTED)
+    return rest == 0 and all(body[n::size] == head[n : n + 1] * count for n in range(len(head)))
+
+
+def last_entry(page: bytes) -> bytes | None:
+    """The content of a page's last entry: what the next page begins behind."""
+    for size in (SESSION_LEN, BIB_LEN):
+        if len(page) >= HEADER_LEN + size and is_run_of(size, page):
+            return page[ATTRIBUTE_LEN - size :]
+    return next(iter(deque(_entries(page), maxlen=1)), None)
+
+
+def _entries(page: bytes) -> Iterator[bytes]:
+    at = HEADER_LEN
+    while at + ATTRIBUTE_LEN <= len(page):
+        length, kind = _ATTRIBUTE.unpack_from(page, at)
+        if length < ATTRIBUTE_LEN or at + length > len(page):
+            return
+        if kind & ~NESTED == ENTRY:
+            yield page[at + ATTRIBUTE_LEN : at + length]
+        at += (length + 3) & ~3
 
 
 def header(data: bytes) -> tuple[int, int, int, int]:

@@ -9,7 +9,6 @@ import errno
 import re
 import socket
 import struct
-from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from typing import Any, Protocol
 
 from jsync.errors import Failure
 from jsync.jool import messages
-from jsync.jool.messages import FLAG_ERROR, FLAG_MORE, HEADER_LEN, Command, version_name
+from jsync.jool.messages import FLAG_ERROR, FLAG_MORE, Command, version_name
 
 PROTOCOLS = {"tcp": 0, "udp": 1, "icmp": 2}
 NAMES = {number: name for name, number in PROTOCOLS.items()}
@@ -95,6 +94,8 @@ class Module:
         self._channel = channel if channel is not None else open_channel()
         self._sequence = 0
         self._versions: dict[int, int] = {}
+        self._requests: dict[tuple[object, ...], bytes] = {}
+        """Those that were made, to be sent once more."""
         self.instance: Instance | None = None
         """What `find` has found; None once the module has said that it isn't there any more."""
 
@@ -105,6 +106,7 @@ class Module:
     def find(self) -> Instance:
         """Look for the instance. Raises Absent, and Failure."""
         self.instance = None
+        self._requests.clear()
         family = self._family()
         if family.number not in self._versions:
             self._versions = {family.number: self._version(family)}
@@ -173,18 +175,27 @@ class Module:
         return reply
 
     def ask_raw(
-        self, instance: Instance, command: Command, *attributes: tuple[str, object]
+        self,
+        instance: Instance,
+        command: Command,
+        *attributes: tuple[str, object],
+        offset: bytes = b"",
     ) -> bytes:
-        """The reply to a request. Raises Absent, Refused, and Failure if there is none."""
+        """The reply to a request; `offset` is where a page begins.
+
+        Raises Absent, Refused, and Failure if there is none.
+        """
         self._sequence = (self._sequence + 1) & 0x7FFF_FFFF
-        request = messages.request(
-            instance.family.number,
-            command,
-            version=instance.version,
-            instance=instance.name,
-            sequence=self._sequence,
-            attributes=list(attributes),
-        )
+        key = (instance, command, attributes, len(offset))
+        if key not in self._requests:
+            self._requests[key] = messages.request(
+                instance.family.number,
+                command,
+                version=instance.version,
+                instance=instance.name,
+                attributes=[*attributes, ("OFFSET", offset)] if offset else list(attributes),
+            )
+        request = messages.once_more(self._requests[key], self._sequence, offset)
         try:
             self._channel.send(request)
             while True:
@@ -214,26 +225,13 @@ class Module:
             return Absent(f"Jool has no instance {self._name!r} any more")
         return Refused(f"Jool refuses {command.name}: {text or errno.errorcode.get(code, code)}")
 
+    def options_raw(self) -> bytes:
+        """The instance's global options, as `messages.options` reads them. Raises Failure."""
+        return unnumbered(self.ask_raw(self._require(), Command.GLOBAL_FOREACH))
+
     def options(self) -> dict[str, Any]:
         """The instance's global options by their names. Raises Failure."""
-        instance = self._require()
-        reply: Any = self._ask(instance, Command.GLOBAL_FOREACH, messages.Globals)
-        values: dict[str, Any] = {}
-        kinds = dict(messages.OPTIONS.values())
-        for name, value in ((slot[0], slot[1]) for slot in reply["attrs"]):
-            match kinds.get(name):
-                case "bool":
-                    values[name] = bool(value)
-                case "prefix":
-                    address = value.get_attr("ADDR")
-                    values[name] = f"{address}/{value.get_attr('LEN')}" if address else None
-                case "plateaus":
-                    values[name] = value.get_attrs("ENTRY")
-                case None:
-                    pass  # of a later version
-                case _:
-                    values[name] = value
-        return values
+        return messages.options(self.options_raw())
 
     def stats(self) -> dict[int, int]:
         """The instance's counters by their numbers. Raises Failure."""
@@ -248,19 +246,12 @@ class Module:
             found |= page
         return found
 
-    def pool4(self, protocol: str) -> Iterator[dict[str, Any]]:
-        """The entries of pool4 for a protocol. Raises Failure."""
-        for page in self.pages(Command.POOL4_FOREACH, protocol):
-            reply: Any = messages.Pool4Reply(page)
-            reply.decode()
-            for entry in reply.get_attrs("ENTRY"):
-                prefix = entry.get_attr("PREFIX")
-                yield {
-                    "mark": entry.get_attr("MARK") or 0,
-                    "prefix": f"{prefix.get_attr('ADDR')}/{prefix.get_attr('LEN')}",
-                    "first": entry.get_attr("PORT_MIN"),
-                    "last": entry.get_attr("PORT_MAX"),
-                }
+    def pool4_raw(self) -> dict[str, list[bytes]]:
+        """The pages of pool4 by protocol, as `messages.pool4_rows` reads them. Raises Failure."""
+        return {
+            protocol: [unnumbered(page) for page in self.pages(Command.POOL4_FOREACH, protocol)]
+            for protocol in PROTOCOLS
+        }
 
     def advertise(self) -> None:
         """Have the module tell its group every session. Raises Failure."""
@@ -273,12 +264,10 @@ class Module:
 
         Raises Failure.
         """
-        attributes: list[tuple[str, object]] = [("PROTO", PROTOCOLS[protocol])]
-        if offset is not None:
-            attributes.append(("OFFSET", offset))
-        page = self.ask_raw(self._require(), command, *attributes)
+        wanted = ("PROTO", PROTOCOLS[protocol])
+        page = self.ask_raw(self._require(), command, wanted, offset=offset or b"")
         more = messages.header(page)[3] & FLAG_MORE
-        return page, last_entry(page) if more else None
+        return page, messages.last_entry(page) if more else None
 
     def pages(self, command: Command, protocol: str) -> Iterator[bytes]:
         """The replies to a FOREACH of a protocol. Raises Failure."""
@@ -294,26 +283,14 @@ def _number(found: re.Match[str]) -> int:
     return int.from_bytes(bytes(int(part) for part in found.groups()), "big")
 
 
+def unnumbered(reply: bytes) -> bytes:
+    """A reply without its sequence number: equal to another one if both tell the same."""
+    return reply[:8] + bytes(4) + reply[12:]
+
+
 def refusal(reply: bytes) -> tuple[int, str]:
     """Error number and text of a reply with `FLAG_ERROR`."""
     message: Any = messages.Refusal(reply)
     message.decode()
     text = message.get_attr("TEXT") or ""
     return message.get_attr("CODE") or 0, str(text).replace("\n", " ").strip()
-
-
-def entries(page: bytes) -> Iterator[bytes]:
-    """The contents of a page's entries, in their order."""
-    at = HEADER_LEN
-    while at + 4 <= len(page):
-        length, kind = struct.unpack_from("=HH", page, at)
-        if length < 4 or at + length > len(page):
-            return
-        if kind & ~messages.NESTED == 1:
-            yield page[at + 4 : at + length]
-        at += (length + 3) & ~3
-
-
-def last_entry(page: bytes) -> bytes | None:
-    """The content of a page's last entry: what the next page begins behind."""
-    return next(iter(deque(entries(page), maxlen=1)), None)

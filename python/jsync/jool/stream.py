@@ -18,7 +18,7 @@ from jsync.jool.messages import FLAG_ERROR, Command
 from jsync.jool.module import NETLINK_GENERIC, Instance, refusal
 from jsync.log import Log
 
-BATCH = 64
+BATCH = 16
 """Batches that are handed to the engine at once."""
 BUFFER_BYTES = 8 << 20
 _SOL_NETLINK = 270
@@ -104,13 +104,13 @@ class Stream:
         self._complained = -_COMPLAINT_SECONDS
         self._acknowledgement = self._request(Command.JOOLD_ACK)
 
-    def _request(self, command: Command, payload: bytes | None = None) -> bytes:
+    def _request(self, command: Command, payload: bytes = b"") -> bytes:
         return messages.request(
             self._instance.family.number,
             command,
             version=self._instance.version,
             instance=self._instance.name,
-            attributes=None if payload is None else [("SESSION_ENTRIES", payload)],
+            attributes=[("SESSION_ENTRIES", payload)] if payload else [],
         )
 
     async def receive(self) -> None:

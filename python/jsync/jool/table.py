@@ -7,12 +7,13 @@ instance's pool4, which Jool keeps by protocol, mark and address, becomes what o
 import ipaddress
 from collections import defaultdict
 from collections.abc import Iterable
+from itertools import chain
 from typing import Any
 
 from jsync.errors import Failure
 from jsync.jool import messages
 from jsync.jool.messages import Command
-from jsync.jool.module import PROTOCOLS, Module, entries
+from jsync.jool.module import PROTOCOLS
 
 ENGINE_OPTIONS = (
     "udp-timeout",
@@ -24,15 +25,22 @@ ENGINE_OPTIONS = (
 )
 """The options that matter to who only keeps copies: the other nodes' must be the same."""
 
-_BIB_ENTRY_LEN = 68
-"""Bytes of a BIB entry's content: static or not is its last attribute's first byte of value."""
+_STATIC_AT = messages.BIB_LEN - 4
+"""Where a BIB entry says whether it is static: its last attribute's first byte of value."""
 
 
-def read(module: Module, options: dict[str, Any], max_sessions: int) -> dict[str, Any]:
+def read(
+    options: dict[str, Any], pool4_raw: dict[str, list[bytes]], max_sessions: int
+) -> dict[str, Any]:
     """`[nat64]` for the instance, short of the BIB. Raises Failure."""
     if options.get("pool6") is None:
         raise Failure("Jool's instance has no pool6; make it anew with one (--pool6 64:ff9b::/96)")
-    pool4 = merge_pool4({name: module.pool4(name) for name in PROTOCOLS})
+    pool4 = merge_pool4(
+        {
+            name: chain.from_iterable(messages.pool4_rows(page) for page in pages)
+            for name, pages in pool4_raw.items()
+        }
+    )
     if not pool4:
         raise Failure(
             "Jool's instance has an empty pool4, so each machine masks with addresses of its own;"
@@ -84,9 +92,9 @@ def _joined(ports: list[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 def static_bib(page: bytes, protocol: str) -> list[dict[str, str]]:
-    """The static entries of a page of the BIB. Raises Failure."""
-    # Most entries are not static, and there may be millions: those aren't worth a look inside.
-    if all(len(e) == _BIB_ENTRY_LEN and not e[_BIB_ENTRY_LEN - 4] for e in entries(page)):
+    """The static entries of a page of the BIB."""
+    is_static = page[messages.HEADER_LEN + _STATIC_AT :: messages.BIB_LEN]
+    if messages.is_run_of(messages.BIB_LEN, page) and not any(is_static):
         return []
     return [
         {
@@ -94,30 +102,14 @@ def static_bib(page: bytes, protocol: str) -> list[dict[str, str]]:
             "ipv6": f"{row['src6']}#{row['src6_port']}",
             "ipv4": f"{row['src4']}#{row['src4_port']}",
         }
-        for row in bib_rows(page, protocol)
+        for row in messages.bib_rows(page)
         if row["static"]
     ]
 
 
 def bib_rows(page: bytes, protocol: str) -> list[dict[str, Any]]:
     """The rows of a page of the BIB. The module doesn't count an entry's sessions."""
-    reply: Any = messages.BibReply(page)
-    reply.decode()
-    rows = []
-    for entry in reply.get_attrs("ENTRY"):
-        src6, src4 = entry.get_attr("SRC6"), entry.get_attr("SRC4")
-        rows.append(
-            {
-                "proto": protocol,
-                "src6": src6.get_attr("ADDR"),
-                "src6_port": src6.get_attr("PORT"),
-                "src4": src4.get_attr("ADDR"),
-                "src4_port": src4.get_attr("PORT"),
-                "static": bool(entry.get_attr("STATIC")),
-                "sessions": None,
-            }
-        )
-    return rows
+    return [{"proto": protocol, **row, "sessions": None} for row in messages.bib_rows(page)]
 
 
 def datagrams(page: bytes) -> list[bytes]:

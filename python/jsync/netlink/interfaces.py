@@ -4,8 +4,6 @@ import ipaddress
 import socket
 from typing import Any
 
-from pyroute2 import IPRoute, NetlinkError  # type: ignore[import-untyped]
-
 from jsync.errors import Failure
 
 
@@ -25,6 +23,8 @@ def interface_for(group: str, wanted: str | None) -> str:
 
 
 def _with_address(address: str) -> str:
+    from pyroute2 import IPRoute  # type: ignore[import-untyped]
+
     with IPRoute() as ip:
         found = list(ip.get_addr(address=address))
         if not found:
@@ -33,6 +33,8 @@ def _with_address(address: str) -> str:
 
 
 def _towards(group: str) -> str:
+    from pyroute2 import IPRoute, NetlinkError
+
     is_v6 = ipaddress.ip_address(group).version == 6
     family = socket.AF_INET6 if is_v6 else socket.AF_INET
     with IPRoute() as ip:

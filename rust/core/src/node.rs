@@ -59,6 +59,21 @@ impl Node {
         Ok(self)
     }
 
+    /// The node, apart from its peers until [`Node::take_part`]: it has to learn first what it has.
+    pub fn apart(mut self) -> Self {
+        if let Some(sync) = &mut self.sync {
+            sync.stand_apart();
+        }
+        self
+    }
+
+    /// Begins to listen for peers, if it hasn't.
+    pub fn take_part(&mut self) {
+        if let Some(sync) = &mut self.sync {
+            sync.take_part();
+        }
+    }
+
     /// Translates a burst in place and sets every packet's outcome.
     pub fn handle_packets(&mut self, now: Time, burst: &mut [Packet<'_>]) {
         self.nat64.handle_packets(now, burst);
@@ -91,6 +106,14 @@ impl Node {
         let taken = bridge.handle_datagram(now, from, datagram, &mut self.nat64);
         self.notice_changes(now);
         taken
+    }
+
+    /// Takes a page of the kernel module's table; how many sessions it has.
+    pub fn handle_page(&mut self, now: Time, page: &[u8]) -> usize {
+        let Some(bridge) = &mut self.bridges[Side::Module as usize] else { return 0 };
+        let sessions = bridge.handle_page(now, page, &mut self.nat64);
+        self.notice_changes(now);
+        sessions
     }
 
     /// The next datagram for joolds, or batch for the kernel module. Like frames, they are made

@@ -66,6 +66,9 @@ impl Node {
                 node = node.with_bridge(side, &from_json::<BridgeConfig>(what, config)?)?;
             }
         }
+        if module.is_some() {
+            node = node.apart();
+        }
         let driver = Driver::new(Driven::new(node))?;
         Ok(Self { driver, keyring: keyring.map(Mutex::new) })
     }
@@ -152,6 +155,14 @@ impl Node {
             self.driver.update(|driven, now| driven.node.handle_datagram(now, side, from, bytes))
         };
         py.detach(|| datagrams.iter().map(|(from, bytes)| receive(from, bytes)).collect())
+    }
+
+    fn receive_page(&self, py: Python<'_>, page: PyBackedBytes) -> usize {
+        py.detach(|| self.driver.update(|driven, now| driven.node.handle_page(now, &page)))
+    }
+
+    fn take_part(&self, py: Python<'_>) {
+        py.detach(|| self.driver.update(|driven, _| driven.node.take_part()));
     }
 
     fn advertise(&self, py: Python<'_>) {

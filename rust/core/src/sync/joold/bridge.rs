@@ -9,7 +9,7 @@
 use alloc::collections::BTreeMap;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
-use core::net::IpAddr;
+use core::net::{IpAddr, Ipv4Addr};
 
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +29,8 @@ const SILENCE_MS: u64 = 60_000;
 const ADVERTISE_PAUSE_MS: u64 = 2;
 /// Pause between two whole tables that nobody asked for, ms: anyone may pretend to be new.
 const WELCOME_PAUSE_MS: u64 = 10_000;
+/// Bytes of a page of a module's table that are read at once: whole sessions.
+const PAGE_PART: usize = Format::Nested.attribute_len() * 14;
 /// Places of the table that are looked at for one datagram.
 const SCAN_BUDGET: usize = 1024;
 
@@ -240,12 +242,33 @@ impl Bridge {
         datagram: &[u8],
         table: &mut impl Bridged,
     ) -> bool {
+        self.take(now, from, datagram, self.pinned, table).is_some()
+    }
+
+    /// Takes a page of a module's table, which has sessions as Jool 4.1.9 tells them whatever the
+    /// module's own format is. How many they are, without those that can't be read.
+    pub fn handle_page(&mut self, now: Time, page: &[u8], table: &mut impl Bridged) -> usize {
+        let from = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        page.chunks(PAGE_PART)
+            .filter_map(|part| self.take(now, from, part, Some(Format::Nested), table))
+            .sum()
+    }
+
+    /// Takes a datagram; how many sessions it has, or None if it isn't one of joold's.
+    fn take(
+        &mut self,
+        now: Time,
+        from: IpAddr,
+        datagram: &[u8],
+        pinned: Option<Format>,
+        table: &mut impl Bridged,
+    ) -> Option<usize> {
         table.stats().count(Counter::JooldReceived);
-        let decoded = match decode(datagram, self.pinned, table.pool6()) {
+        let decoded = match decode(datagram, pinned, table.pool6()) {
             Ok(decoded) => decoded,
             Err(error) => {
                 self.refuse(now, from, error, table.stats());
-                return false;
+                return None;
             }
         };
         let mut talker = self.meet(now, from, decoded.format);
@@ -262,7 +285,7 @@ impl Bridge {
         table.stats().add(Counter::JooldSessionsReceived, decoded.sessions.len() as u64);
         talker.datagrams += 1;
         self.talkers.insert(from, talker);
-        true
+        Some(decoded.sessions.len())
     }
 
     fn refuse(&mut self, now: Time, from: IpAddr, error: DatagramError, stats: &mut Stats) {
