@@ -31,6 +31,7 @@ from world import (
     is_ready,
     json_rows,
     made_up,
+    seed_source,
     wait_for,
 )
 
@@ -142,6 +143,24 @@ def test_a_thousand_sessions_reach_who_joins(world: World) -> None:
     assert counters(world.old).get("module_batches_rejected", 0) == 0
     assert counters(world.new).get("module_batches_rejected", 0) == 0
     assert counters(world.new)["jstat_joold_sss_rcvd"] >= 1000
+
+
+def test_two_large_tables_become_one(world: World) -> None:
+    """Two modules that are busy with what they are given, and nobody seems dead meanwhile."""
+    count, nodes = 5_000, (world.old, world.new)
+    for number, node in enumerate(nodes):
+        node.box.run("jool pool4 add 198.51.100.2 1024-65535 --udp")
+        node.box.write("/tmp/large.py", seed_source("198.51.100.2", 1024))
+        node.box.run(f"python3 /tmp/large.py {number * count} {count}")
+        node.start_jsync(SYNC, wait=False)
+    for node in nodes:
+        wait_for(partial(is_ready, node), 90)
+    for node in nodes:
+        wait_for(lambda: node.counters()["JSTAT_SESSIONS"] == 2 * count, 60)  # noqa: B023
+        log = node.box.run("cat /tmp/jsync.log")
+        assert f'"read the module\'s table" sessions={count}' in log
+        assert " is down" not in log
+        assert log.count("comparing sessions") <= 3
 
 
 def test_garbage_does_not_reach_the_module(world: World, jool: JoolNode) -> None:
