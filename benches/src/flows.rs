@@ -156,42 +156,51 @@ pub struct Took {
     pub cpu: Duration,
     /// Pages that the system had to find first.
     pub faults: i64,
-    /// How often the thread gave up its CPU or lost it.
-    pub switches: i64,
+    /// How often the thread gave its CPU up, to wait for something.
+    pub waits: i64,
+    /// How often it lost its CPU to others.
+    pub preemptions: i64,
 }
 
 impl Took {
     pub fn by(act: impl FnOnce()) -> Self {
-        let (faults, switches) = usage();
+        let before = usage();
         let cpu = cpu_time();
         let wall = Instant::now();
         act();
         let (wall, cpu) = (wall.elapsed(), cpu_time() - cpu);
-        let (faults_now, switches_now) = usage();
-        Self { wall, cpu, faults: faults_now - faults, switches: switches_now - switches }
+        let after = usage();
+        let [faults, waits, preemptions] = core::array::from_fn(|n| after[n] - before[n]);
+        Self { wall, cpu, faults, waits, preemptions }
     }
 }
 
-/// Page faults and context switches of this thread.
-fn usage() -> (i64, i64) {
+/// Page faults and context switches of this thread, voluntary and not.
+fn usage() -> [i64; 3] {
     let usage = getrusage(UsageWho::RUSAGE_THREAD).expect("Linux tells of threads");
     let faults = usage.minor_page_faults() + usage.major_page_faults();
-    let switches = usage.voluntary_context_switches() + usage.involuntary_context_switches();
-    (faults, switches)
+    [faults, usage.voluntary_context_switches(), usage.involuntary_context_switches()]
 }
 
-/// All bursts together, in time on a CPU, and the longest.
+/// All bursts together, in time on a CPU, and the longest of those during which the thread didn't
+/// lose its CPU: what that takes, and what it makes the caches forget, is the others'.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Bursts {
     pub cpu: Duration,
     /// The one that took the most time on a CPU, and the one that took the most by the clock.
     pub longest: Took,
     pub longest_wall: Took,
+    /// How many are left out.
+    pub preempted: u32,
 }
 
 impl Bursts {
     pub fn add(&mut self, took: Took) {
         self.cpu += took.cpu;
+        if took.preemptions > 0 {
+            self.preempted += 1;
+            return;
+        }
         if took.cpu > self.longest.cpu {
             self.longest = took;
         }

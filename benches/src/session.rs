@@ -14,8 +14,8 @@ const SIZES: [(&str, u32); 2] = [("1m", 1_000_000), ("10m", 10_000_000)];
 const WAYS: [(&str, &[&str]); 2] =
     [("life", &["create", "bytes", "expire"]), ("random", &["expire_random"])];
 /// What is said of the bursts of a measurement, behind its name.
-const LONGEST: [&str; 5] =
-    ["", "_longest", "_longest_faults", "_longest_wall", "_longest_switches"];
+const LONGEST: [&str; 6] =
+    ["", "_longest", "_longest_faults", "_longest_wall", "_longest_waits", "_preempted"];
 
 pub fn run(report: &mut Report) {
     for (size, _) in SIZES {
@@ -81,12 +81,13 @@ impl Measured<'_> {
         let (cpu, wall) = (bursts.longest, bursts.longest_wall);
         let each = bursts.cpu.as_nanos() as f64 / f64::from(self.count);
         self.print(what, each, "ns", Some(self.line));
-        let [_, longest, faults, longest_wall, switches] =
+        let [_, longest, faults, longest_wall, waits, preempted] =
             LONGEST.map(|end| format!("{what}{end}"));
         self.print(&longest, us(cpu.cpu), "us", Some(us(undisturbed.longest.cpu)));
         self.print(&faults, cpu.faults as f64, "page faults", None);
         self.print(&longest_wall, us(wall.wall), "us", Some(us(undisturbed.longest_wall.wall)));
-        self.print(&switches, wall.switches as f64, "switches", None);
+        self.print(&waits, wall.waits as f64, "waits", None);
+        self.print(&preempted, bursts.preempted.into(), "bursts", None);
     }
 }
 
