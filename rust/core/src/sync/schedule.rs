@@ -27,6 +27,8 @@ const TAIL_MS: u64 = 30;
 const DEAF_MS: u64 = 100;
 /// Slots of the table that digests are computed of at once.
 const SLOTS_AT_ONCE: usize = 1 << 12;
+/// Removals remembered at once that nobody is told of: more than one call makes.
+const BURIED_AT_ONCE: usize = 1 << 10;
 /// The least time between two NACKs, ms; doubles with every try.
 const NACK_PAUSE_MS: u64 = 40;
 /// NACKs without any answer after which the table is fetched instead.
@@ -147,11 +149,13 @@ impl Sync {
         }
     }
 
-    /// Remembers removals of which nobody is there to be told.
+    /// Remembers removals of which nobody is there to be told, a bounded number of them. What waits
+    /// for the next call is told if somebody comes before it.
     pub fn bury_untold(&mut self, now: Time, sessions: &mut impl Sessions) {
-        while !self.tracking
-            && let Some((key, version)) = sessions.pop_removal()
-        {
+        if self.tracking {
+            return;
+        }
+        for (key, version) in core::iter::from_fn(|| sessions.pop_removal()).take(BURIED_AT_ONCE) {
             self.graves.bury(now, key, version);
         }
     }
