@@ -2,6 +2,8 @@
 
 import json
 import struct
+import sys
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 
 import pytest
@@ -72,7 +74,7 @@ def test_fragments_are_put_together_in_any_order(tmp_path: Path) -> None:
 
 
 def test_sessions_are_printed_and_mistakes_named(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "joold.pcap"
     wrpcap(str(path), [Ether() / v4(SMALL), Ether() / v4(SMALL[:-4])])
@@ -98,6 +100,11 @@ def test_sessions_are_printed_and_mistakes_named(
     assert output.err.startswith("packet 2, 198.51.100.1: truncated")
     assert run([str(path), "--port", "53"]) == 0
     assert run([SMALL.hex()]) == 0
+    capsys.readouterr()
+    for data in (path.read_bytes(), SMALL.hex().encode() + b"\n"):
+        monkeypatch.setattr(sys, "stdin", TextIOWrapper(BytesIO(data)))
+        run(["-"])
+        assert capsys.readouterr().out == output.out
     assert run([SMALL.hex(), "--format", "4.1.9"]) == 1
     assert "and 4.1.9 is configured" in capsys.readouterr().err
 

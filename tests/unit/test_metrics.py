@@ -1,5 +1,6 @@
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse
 
 from jsync._core import Node
+from jsync.jool import counters
 from jsync.metrics import Metrics, NodeCollector
 
 NAT64 = json.dumps({"pool4": [{"prefix": "192.0.2.1"}]}).encode()
@@ -139,6 +141,21 @@ def test_what_the_kernel_module_counts_of_what_is_there_may_fall() -> None:
     assert found["jsync_jstat_sessions"].type == "gauge"
     assert found["jsync_jstat_bib_entries"].type == "gauge"
     assert sample(found, "jsync_jstat_64_ttl_total") == 5
+
+
+def test_every_counter_of_joolds_stands_in_the_documents() -> None:
+    page = (Path(__file__).parents[2] / "docs/joold.md").read_text()
+    names = [name for name in counters.names(0x0401_0C00) if name.startswith("JOOLD_")]
+    rows = [
+        {"name": name, "help": help, "value": 7}
+        for name, help, _ in counters.rows(0x0401_0C00, dict.fromkeys(range(256), 7))
+    ]
+    found = families(metrics(STATUS, rows).page("")[1])
+    assert len(names) == 15
+    for name in names:
+        metric = f"jsync_jstat_{name.lower()}"
+        assert sample(found, f"{metric}_total") == 7
+        assert f"| `JSTAT_{name}` | `{metric}_total` | " in page
 
 
 def test_names_follow_the_conventions(page: dict[str, Metric]) -> None:
