@@ -148,6 +148,30 @@ def test_a_node_takes_part_when_it_has_read_the_table(
     assert world.engine.status()["sessions"] == 52
 
 
+@pytest.mark.parametrize("version", [0x0401_0900, 0x0401_0D00])
+def test_the_module_is_asked_for_its_table_when_somebody_joins(
+    world: World, monkeypatch: pytest.MonkeyPatch, version: int
+) -> None:
+    """4.1.9 is asked for an advertisement in vain, so its table is read."""
+    world.module.version = version
+    is_old = version == 0x0401_0900
+
+    def asked() -> bool:
+        return "JOOLD_ADVERTISE" in dict(world.module.asked)
+
+    async def script() -> None:
+        await world.until(world.ready)
+        await trio.sleep(0.2)
+        assert not asked()
+        assert world.engine.stats_of_stream.resynchronisations == 1
+        monkeypatch.setattr(world.engine, "joolds", lambda: [{"address": "192.0.2.7"}])
+        await world.until(lambda: asked() or world.engine.stats_of_stream.resynchronisations == 2)
+
+    world.run(script)
+    assert asked() != is_old
+    assert (world.engine.stats_of_stream.resynchronisations == 2) == is_old
+
+
 def test_an_overrun_has_the_table_read_again(world: World) -> None:
     async def script() -> None:
         await world.until(world.ready)
