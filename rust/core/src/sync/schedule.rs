@@ -40,6 +40,13 @@ const FETCH_PAUSE_MS: u64 = 2000;
 /// that was cut off, for what it missed.
 pub(super) const JOIN_PATIENCE: u64 = 5;
 
+/// When a peer has been silent for too long; None while a HELLO of ours, due since then, has waited
+/// for so long that nobody may be listening.
+fn silence_ends(known: &Incarnation, dead: u64, hello_due: Option<Time>) -> Option<Time> {
+    let at = known.heard + dead;
+    hello_due.is_none_or(|since| at < since + DEAF_MS).then_some(at)
+}
+
 impl Sync {
     /// Does what is due at `now`.
     pub fn handle_timeout(&mut self, now: Time, sessions: &mut impl Sessions) {
@@ -87,7 +94,8 @@ impl Sync {
             let fetch = fetch.map(|k| k.fetch_at);
             let candidate = peer.candidate.as_ref().map(|c| c.heard + dead);
             let nack = known.filter(|k| k.is_up()).and_then(|k| k.incoming.nack_at);
-            [known.map(|k| k.heard + dead), candidate, nack, fetch]
+            let silent = known.and_then(|k| silence_ends(k, dead, self.hello_due));
+            [silent, candidate, nack, fetch]
         });
         let fetch = self.fetch.as_ref().filter(|f| !f.asking).map(|f| f.ask_at);
         let joined = self.joined.map(|(_, until)| until).filter(|_| !self.reason.ready());
@@ -197,7 +205,7 @@ impl Sync {
             }
             peer.known.is_some() || peer.candidate.is_some()
         });
-        let deaf = self.hello_due.is_some_and(|since| now.millis_since(since) >= DEAF_MS);
+        let hello_due = self.hello_due;
         let nodes: Vec<u16> = self.peers.known().map(|(node, _)| node).collect();
         for node in nodes {
             let Some(known) = self.peers.known_mut(node) else { continue };
@@ -210,7 +218,8 @@ impl Sync {
                 incoming.nack_at = Some(now + (NACK_PAUSE_MS << incoming.tries));
                 incoming.tries += 1;
             }
-            if silent_ms >= dead && !deaf && self.step(node, Input::Silent) {
+            let silent = silence_ends(known, dead, hello_due).is_some_and(|at| now >= at);
+            if silent && self.step(node, Input::Silent) {
                 self.events.push(Event::PeerDown { node, silent_ms });
                 self.forget_transfers(node);
                 self.new_generation(now);
