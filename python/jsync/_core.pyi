@@ -229,6 +229,12 @@ class Node:
     def take_part(self) -> None:
         """Begin to listen for peers. A node with a module neither sends nor takes frames before."""
 
+    def rekey(self, keys: list[bytes]) -> bool:
+        """Seal with the first of these keys from now on, and open with all of them and no other.
+
+        False if they are those that the node has. Raises ConfigError.
+        """
+
     def advertise(self) -> None:
         """Have peers compare their tables with this one, and joolds hear all of it."""
 

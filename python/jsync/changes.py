@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 
 import trio
+from msgspec import structs
 
 from jsync.config import Settings, is_duration, unknown_key
 from jsync.control import Action, Arguments
@@ -70,6 +71,16 @@ class Configuration(ABC):
     @abstractmethod
     async def reload(self, new: Settings) -> None:
         """Make of the file's changes those that can be made, and say which can't."""
+
+    def _reload_keys(self, new: Settings) -> None:
+        """Take the keys that the files have now. Raises Failure, and all is left as it was."""
+        old = self._settings
+        if not (old.sync and old.sync.key_files and new.sync and new.sync.key_files):
+            return
+        files = new.sync.key_files
+        if self._configured.rekey(new.keys()):
+            self._log.info("has other keys; seals with the first", files=", ".join(files))
+        self._settings = replace(old, sync=structs.replace(old.sync, key_files=files))
 
     def _name_restarts(self, new: Settings) -> None:
         for section in ("node", "jool", "dataplane", "sync", "joold", "metrics", "keepalived"):
@@ -191,8 +202,9 @@ class Changes(Configuration):
 
     async def reload(self, new: Settings) -> None:
         """See `Configuration`."""
-        old = self._settings
+        self._reload_keys(new)
         self._name_restarts(new)
+        old = self._settings
         for key in ("pool6", "max-sessions"):
             if new.nat64.get(key) != old.nat64.get(key):
                 self._log.warning("restart the daemon for this change", key=f"nat64.{key}")

@@ -285,11 +285,10 @@ class Daemon:
             self._log.warning("not reloaded: there is no file, only the command's options")
             return
         try:
-            new = config.load(self._settings.path)
+            await self._changes.reload(config.load(self._settings.path))
         except Failure as failure:
             self._log.error("the configuration is left as it was", error=failure)
         else:
-            await self._changes.reload(new)
             self._log.info("reloaded", config=self._settings.path)
 
     async def _serve_metrics(self, listener: socket.socket) -> None:

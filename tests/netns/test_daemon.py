@@ -367,6 +367,46 @@ def test_a_node_with_another_key_is_not_heard(net: Network, transport: str) -> N
     assert peer_states(j) == []
 
 
+def test_the_key_is_changed_while_the_nodes_run(net: Network) -> None:
+    j, k = cluster(net)
+    nodes = [(h, member(h, n, "multicast 4")) for n, h in ((1, j), (2, k))]
+    daemons = [running(host, config) for host, config in nodes]
+    wait_until(lambda: peer_states(j) == [(2, "up")] and peer_states(k) == [(1, "up")])
+
+    def reload(index: int, says: str, *names: str) -> None:
+        (host, config), daemon = nodes[index], daemons[index]
+        before = daemon.log.count(says)
+        old = f'key-files = ["{host.directory}/cluster.key"]'
+        files = [f"{host.directory}/{name}" for name in names]
+        text = config.replace(old, f"key-files = {json.dumps(files)}")
+        (host.directory / "jsync.toml").write_text(text)
+        daemon.popen.send_signal(signal.SIGHUP)
+        wait_until(lambda: daemon.log.count(says) > before)
+
+    for host, _ in nodes:
+        (host.directory / "new.key").write_text("42" * 32)
+    reload(0, "left as it was", "cluster.key", "new.key")
+    assert "chmod 0600" in daemons[0].log
+    for host, _ in nodes:
+        (host.directory / "new.key").chmod(0o600)
+    for names in (["cluster.key", "new.key"], ["new.key", "cluster.key"], ["new.key"]):
+        for index in (0, 1):
+            reload(index, "has other keys", *names)
+    time.sleep(1.0)  # two dead-intervals
+    assert peer_states(j) == [(2, "up")]
+    assert peer_states(k) == [(1, "up")]
+    for (host, _), daemon in zip(nodes, daemons, strict=True):
+        assert "is down" not in daemon.log
+        assert "restart the daemon" not in daemon.log
+        rows = map(
+            json.loads, host.jsync("stats", "display", "--all", "--json").stdout.splitlines()
+        )
+        assert {r["name"]: r["value"] for r in rows}["sync_frame_authentication"] == 0
+    # The old key is worth nothing any more.
+    reload(1, "has other keys", "cluster.key")
+    wait_until(lambda: peer_states(j) == [(2, "down")])
+
+
 @pytest.mark.parametrize("transport", ["multicast 4", "multicast 6"])
 def test_a_private_interface_may_come_late_and_go_and_come_back(
     net: Network, transport: str

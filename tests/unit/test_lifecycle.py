@@ -98,6 +98,9 @@ class FakeEngine:
     ) -> list[bool]:
         raise NotImplementedError
 
+    def rekey(self, keys: list[bytes]) -> bool:
+        raise NotImplementedError
+
     def advertise(self) -> None:
         raise NotImplementedError
 

@@ -17,7 +17,7 @@ def run(arguments: list[str]) -> int:
         description="The key that the nodes of a cluster share: 32 random bytes in base64. Make"
         " it on one node, copy the file to the others (mode 0600), and name it in [sync]"
         " key-files. To change it, first add the new one behind the old one on every node, then"
-        " put it in front everywhere, then remove the old one; restart the daemon each time.",
+        " put it in front everywhere, then remove the old one; send the daemons SIGHUP each time.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -120,6 +120,10 @@ class JoolEngine:
             return [False] * len(datagrams)
         return self.node.receive_datagrams(datagrams, module=module)
 
+    def rekey(self, keys: list[bytes]) -> bool:
+        """See `jsync._core.Node`."""
+        return self.node is not None and self.node.rekey(keys)
+
     def advertise(self) -> None:
         """See `jsync._core.Node`; the module's table is read again, too."""
         self.resync_wanted.set()
@@ -555,7 +559,8 @@ class JoolChanges(Configuration):
         raise Failure(f"the instance is Jool's; write: jool -i {name} {command}", USAGE)
 
     async def reload(self, new: Settings) -> None:
-        """Say which of the file's changes need a restart: all do."""
+        """Take other keys, and say which of the file's changes need a restart: all others do."""
+        self._reload_keys(new)
         self._name_restarts(new)
 
 

@@ -51,11 +51,7 @@ impl Node {
     ) -> Result<Self, Error> {
         let nat64 = nat64_config(nat64)?;
         let sync = sync.map(|sync| from_json::<SyncConfig>("sync", sync)).transpose()?;
-        let keys = keys
-            .iter()
-            .map(|key| <[u8; 32]>::try_from(&key[..]))
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|_| Error::Argument("keys: each must be 32 bytes"))?;
+        let keys = parse_keys(&keys)?;
         let secret = secret.try_into().map_err(|_| Error::Argument("secret: must be 32 bytes"))?;
         let keyring = sync.as_ref().map(|sync| Keyring::new(&keys, sync)).transpose()?;
         let mut node = node::Node::new(nat64, sync, secret)?;
@@ -163,6 +159,12 @@ impl Node {
 
     fn take_part(&self, py: Python<'_>) {
         py.detach(|| self.driver.update(|driven, _| driven.node.take_part()));
+    }
+
+    fn rekey(&self, py: Python<'_>, keys: Vec<PyBackedBytes>) -> Result<bool, Error> {
+        let keys = parse_keys(&keys)?;
+        let Some(keyring) = &self.keyring else { return Ok(false) };
+        Ok(py.detach(|| keyring.lock().rekey(&keys))?)
     }
 
     fn advertise(&self, py: Python<'_>) {
@@ -422,6 +424,11 @@ fn for_people(message: String) -> String {
         }
     }
     message
+}
+
+fn parse_keys(keys: &[PyBackedBytes]) -> Result<Vec<[u8; 32]>, Error> {
+    let keys: Result<Vec<_>, _> = keys.iter().map(|key| <[u8; 32]>::try_from(&key[..])).collect();
+    keys.map_err(|_| Error::Argument("keys: each must be 32 bytes"))
 }
 
 fn parse_proto(name: &str) -> Result<Proto, Error> {

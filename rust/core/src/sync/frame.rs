@@ -243,6 +243,16 @@ impl fmt::Display for FrameError {
 
 impl core::error::Error for FrameError {}
 
+fn check_keys(keys: &[[u8; 32]], plaintext: bool) -> Result<(), ConfigError> {
+    let error = |text: &str| Err(ConfigError(text.to_string()));
+    match keys.len() {
+        0 if !plaintext => error("key-files: name a key; plaintext = true does without"),
+        1.. if plaintext => error("plaintext: is set although there is a key; drop one of them"),
+        ..=MAX_KEYS => Ok(()),
+        _ => error("key-files: at most 8 keys"),
+    }
+}
+
 struct Cipher {
     node: u16,
     epoch: u64,
@@ -275,30 +285,35 @@ impl Keyring {
     /// # Errors
     /// No key without `plaintext`, a key with it, or more than [`MAX_KEYS`].
     pub fn new(keys: &[[u8; 32]], config: &SyncConfig) -> Result<Self, ConfigError> {
-        let error = |text: &str| Err(ConfigError(text.to_string()));
-        if keys.len() > MAX_KEYS {
-            return error("key-files: at most 8 keys");
-        }
+        check_keys(keys, config.plaintext)?;
         let cluster = cluster_id(&config.cluster);
-        let own = match (keys.first(), config.plaintext) {
-            (Some(key), false) => Some(derive(key, cluster, config.node, config.epoch)),
-            (None, true) => None,
-            (None, false) => {
-                return error("key-files: name a key; plaintext = true does without");
-            }
-            (Some(_), true) => {
-                return error("plaintext: is set although there is a key; drop one of them");
-            }
-        };
+        let derive = |key| derive(key, cluster, config.node, config.epoch);
         Ok(Self {
             keys: keys.to_vec(),
             cluster,
             node: config.node,
             epoch: config.epoch,
-            own,
+            own: keys.first().map(derive),
             ciphers: Vec::new(),
             oldest: 0,
         })
+    }
+
+    /// Takes other keys in the place of all that it has. Frames that were sealed by one of both
+    /// sets open on. False if the keys are those that it has.
+    ///
+    /// # Errors
+    /// As for [`Keyring::new`]; plaintext stays plaintext. The keys are left as they were.
+    pub fn rekey(&mut self, keys: &[[u8; 32]]) -> Result<bool, ConfigError> {
+        check_keys(keys, self.own.is_none())?;
+        if keys == self.keys {
+            return Ok(false);
+        }
+        // Numbers of frames go on, so a key that stays seals none of them twice.
+        self.own = keys.first().map(|key| derive(key, self.cluster, self.node, self.epoch));
+        self.keys = keys.to_vec();
+        (self.ciphers, self.oldest) = (Vec::new(), 0);
+        Ok(true)
     }
 
     /// The bytes to send.
@@ -531,6 +546,23 @@ mod tests {
         // No key is no reason to send in clear, and a key is none to ignore it.
         assert!(Keyring::new(&[], &SyncConfig::new(1, "campus", 7)).is_err());
         assert!(Keyring::new(&[K1], &config(1)).is_err());
+    }
+
+    #[test]
+    fn a_key_that_was_taken_away_opens_nothing() {
+        let mut receiver = keyring(2, &[K1]);
+        assert!(receiver.open(&keyring(1, &[K1]).seal(frame(0, b"body"))).is_ok());
+        assert_eq!(receiver.rekey(&[K2, K1]), Ok(true));
+        assert!(receiver.open(&keyring(1, &[K1]).seal(frame(0, b"body"))).is_ok());
+        assert!(receiver.rekey(&[]).is_err());
+        assert!(receiver.rekey(&[[0; 32]; MAX_KEYS + 1]).is_err());
+        assert_eq!(receiver.rekey(&[K2, K1]), Ok(false), "a refusal left them as they were");
+        assert_eq!(receiver.rekey(&[K2]), Ok(true));
+        assert!(receiver.open(&keyring(1, &[K1]).seal(frame(0, b"body"))).is_err());
+        assert!(receiver.open(&keyring(1, &[K2]).seal(frame(0, b"body"))).is_ok());
+        let mut clear =
+            Keyring::new(&[], &SyncConfig { plaintext: true, ..SyncConfig::new(1, "c", 7) });
+        assert!(clear.as_mut().unwrap().rekey(&[K1]).is_err(), "plaintext stays plaintext");
     }
 
     #[test]

@@ -938,8 +938,7 @@ fn keys_are_exchanged_without_losing_a_frame() {
     let mut created = 0;
     for keys in [&[old, new][..], &[new, old], &[new]] {
         for node in 1..=3 {
-            let own = net.members[&node].sync.config.clone();
-            net.at(node).keyring = Keyring::new(keys, &own).unwrap();
+            net.at(node).keyring.rekey(keys).unwrap();
             for _ in 0..100 {
                 net.at(node).table.create(created);
                 created += 1;
