@@ -15,6 +15,7 @@ __all__ = [
     "Node",
     "__version__",
     "check_nat64",
+    "decode_frame",
     "decode_joold",
     "encode_joold",
     "simulate_failover",
@@ -29,7 +30,7 @@ class ChangeError(ValueError):
     """A change that was refused for what is there already; the message says for what."""
 
 class DatagramError(ValueError):
-    """A datagram that is none of joold's, or not of the format asked for; it says why."""
+    """A datagram that is none, or not of the format asked for; it says why."""
 
 class DeviceError(OSError):
     """The TUN device can't be opened; the message says why and what to do, `errno` which kind."""
@@ -325,6 +326,15 @@ def decode_joold(
     """The format of a datagram, its sessions, and what is wrong with those that are none.
 
     `format` is what it has to be, None for any. Raises DatagramError.
+    """
+
+def decode_frame(
+    frame: bytes, keys: list[bytes], pool6: str = "64:ff9b::/96"
+) -> tuple[int, list[tuple[JooldSession, int]]]:
+    """The node that sent a frame, and what it tells: sessions and removals with their versions.
+
+    Frames in clear need no key. A removal's `state` is "REMOVED", its `timer` "NONE". Raises
+    DatagramError: it is no frame, or none of the keys opens it.
     """
 
 def encode_joold(

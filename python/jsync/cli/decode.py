@@ -8,6 +8,11 @@ from pathlib import Path
 
 from jsync.capture import Datagram, datagrams, is_capture
 from jsync.errors import FAILED, USAGE, Failure
+from jsync.keys import read_key
+
+JSYNC = "jsync"
+MAGIC = b"jsyn"
+"""What frames of jsync's begin with; datagrams of joold's begin with a length of at most 1500."""
 
 EXAMPLES = """\
 examples:
@@ -15,6 +20,8 @@ examples:
   jsync decode joold.pcap                         and see what sessions the joolds told
   tcpdump -i eth1 -U -w - udp | jsync decode -    the same at the end of the capture
   jsync decode 2800010020010db8...                the payload of one datagram
+  tcpdump -i eth2 -w ss.pcap udp port 6464        capture what nodes of jsync's tell each other,
+  jsync decode --format jsync --key /etc/jsync/cluster.key ss.pcap
 """
 
 
@@ -22,9 +29,9 @@ def run(arguments: list[str]) -> int:
     """Print the sessions of datagrams."""
     parser = argparse.ArgumentParser(
         prog="jsync decode",
-        description="Print the sessions in joold's datagrams, one JSON object a line. What is no"
-        " datagram of joold's is named on standard error, with its packet's number, and makes the"
-        " exit status 1.",
+        description="Print the sessions in joold's datagrams, or in the frames of jsync's nodes,"
+        " one JSON object a line. What is none is named on standard error, with its packet's"
+        " number, and makes the exit status 1.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -35,9 +42,18 @@ def run(arguments: list[str]) -> int:
     )
     parser.add_argument(
         "--format",
-        choices=("auto", "4.1.9", "4.1.12", "4.1.13"),
+        choices=("auto", "4.1.9", "4.1.12", "4.1.13", JSYNC),
         default="auto",
-        help="the first version of Jool that writes it; auto recognises it (%(default)s)",
+        help="the first version of Jool that writes it; auto recognises it and jsync's"
+        " (%(default)s)",
+    )
+    parser.add_argument(
+        "--key",
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="a key of the cluster, for jsync's frames on UDP unless they are in clear; may be"
+        " given several times",
     )
     parser.add_argument(
         "--pool6",
@@ -48,28 +64,52 @@ def run(arguments: list[str]) -> int:
     parser.add_argument("--port", type=int, help="only datagrams to this UDP port")
     options = parser.parse_args(arguments)
 
-    from jsync._core import DatagramError, decode_joold
+    from jsync._core import DatagramError
 
+    keys = [read_key(path) for path in options.key]
     status = 0
     for datagram in _datagrams(options.source):
         if options.port not in {None, datagram.port}:
             continue
         where = f"packet {datagram.packet}, {datagram.source}" if datagram.packet else "datagram"
         try:
-            format = None if options.format == "auto" else options.format
-            format, sessions, errors = decode_joold(datagram.payload, format, options.pool6)
+            if options.format == JSYNC or (
+                options.format == "auto" and datagram.payload.startswith(MAGIC)
+            ):
+                rows, errors = _frame(datagram.payload, keys, options.pool6)
+            else:
+                rows, errors = _joold(datagram.payload, options.format, options.pool6)
         except DatagramError as error:
             print(f"{where}: {error}", file=sys.stderr)
             status = FAILED
             continue
         except ValueError as error:
             raise Failure(str(error), USAGE) from None
-        for session in sessions:
-            print(json.dumps({**session, "format": format}))
+        for row in rows:
+            print(json.dumps(row))
         for wrong in errors:
             print(f"{where}: a session is none: {wrong}", file=sys.stderr)
             status = FAILED
     return status
+
+
+def _joold(payload: bytes, wanted: str, pool6: str) -> tuple[list[dict[str, object]], list[str]]:
+    """Sessions, and what is wrong with others."""
+    from jsync._core import decode_joold
+
+    format, sessions, errors = decode_joold(payload, None if wanted == "auto" else wanted, pool6)
+    return [{**session, "format": format} for session in sessions], errors
+
+
+def _frame(
+    payload: bytes, keys: list[bytes], pool6: str
+) -> tuple[list[dict[str, object]], list[str]]:
+    """The same of a frame of jsync's, which is whole or none."""
+    from jsync._core import decode_frame
+
+    node, told = decode_frame(payload, keys, pool6)
+    rows = [{**row, "format": JSYNC, "node": node, "version": version} for row, version in told]
+    return rows, []
 
 
 def _datagrams(source: str) -> Iterator[Datagram]:

@@ -8,7 +8,8 @@ use jsync_core::nat64::Nat64;
 use jsync_core::node::Node;
 use jsync_core::packet::{HEADROOM, Offload, Outcome, Packet};
 use jsync_core::sync::joold::{self, BridgeConfig};
-use jsync_core::sync::{Keyring, SyncConfig};
+use jsync_core::sync::lens::look_into;
+use jsync_core::sync::{FrameError, Keyring, SyncConfig};
 use jsync_core::table::Side;
 use jsync_core::time::Time;
 
@@ -99,8 +100,11 @@ pub fn frame(data: &[u8]) {
         let len =
             rest.get(34..36).map_or(rest.len(), |b| usize::from(u16::from_be_bytes([b[0], b[1]])));
         let (bytes, next) = rest.split_at(len.clamp(1, rest.len()));
+        let seen = look_into(bytes, &[]);
         match keys.open(bytes) {
             Ok(frame) => {
+                let is_malformed = seen == Err(FrameError::Malformed);
+                assert!(is_malformed || seen.is_ok_and(|told| told.header == frame.header));
                 node.handle_frame(now, &frame);
             }
             Err(error) => node.refuse_frame(now, error),

@@ -1,7 +1,7 @@
 //! Every error that Python may see from here, and its exception.
 
 use jsync_core::nat64;
-use jsync_core::sync::joold;
+use jsync_core::sync::{FrameError, joold};
 use pyo3::PyErr;
 use pyo3::create_exception;
 use pyo3::exceptions::{PyOSError, PyValueError};
@@ -22,7 +22,7 @@ create_exception!(
     _core,
     DatagramError,
     PyValueError,
-    "A datagram that is none of joold's, or not of the format asked for; the message says why."
+    "A datagram that is none, or not of the format asked for; the message says why."
 );
 create_exception!(
     _core,
@@ -44,6 +44,8 @@ pub enum Error {
     Io(std::io::Error),
     /// A datagram is none of joold's.
     Datagram(joold::DatagramError),
+    /// A frame can't be opened or read.
+    Frame(FrameError),
     /// An argument is out of its range.
     Argument(&'static str),
 }
@@ -89,6 +91,7 @@ impl From<Error> for PyErr {
             Error::Device(error) => DeviceError::new_err((error.errno(), error.to_string())),
             Error::Io(error) => error.into(),
             Error::Datagram(error) => DatagramError::new_err(error.to_string()),
+            Error::Frame(error) => DatagramError::new_err(error.to_string()),
             Error::Argument(message) => PyValueError::new_err(message),
         }
     }

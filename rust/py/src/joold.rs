@@ -1,13 +1,16 @@
-//! joold's datagrams for who looks at them, and for tests.
+//! Datagrams of joold's and frames of our own, for who looks at them and for tests.
 
 use jsync_core::addr::Pool6;
 use jsync_core::sync::joold::{self, Decoded, Format, Session, Timer};
-use jsync_core::table::{SessionKey, State};
+use jsync_core::sync::lens::{Told, look_into};
+use jsync_core::table::{Change, SessionKey, State};
 use jsync_core::tuple::{Endpoint4, Endpoint6, Proto};
 use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::PyBytes;
 
 use crate::error::Error;
+use crate::node::parse_keys;
 
 /// A session as joold tells it.
 #[derive(IntoPyObject, FromPyObject)]
@@ -46,6 +49,12 @@ impl Row {
         }
     }
 
+    fn removed(key: SessionKey, pool6: Pool6) -> Self {
+        let (state, timer) = (State::Established, Timer::of(key.proto, State::Established));
+        let row = Self::new(&Session { key, state, timer, lifetime_ms: 0 }, pool6);
+        Self { state: "REMOVED".to_owned(), timer: "NONE".to_owned(), ..row }
+    }
+
     fn session(&self) -> Option<Session> {
         let proto = Proto::ALL.into_iter().find(|proto| proto.name() == self.proto)?;
         let state = (0..7).filter_map(State::from_u8).find(|state| state.name() == self.state)?;
@@ -78,6 +87,23 @@ pub fn decode_joold(
         }
     }
     Ok((format.name(), rows, errors))
+}
+
+/// What a frame tells: its sender, and the sessions and removals with their versions.
+#[pyfunction]
+#[pyo3(signature = (frame, keys, pool6 = "64:ff9b::/96"))]
+pub fn decode_frame(
+    frame: &[u8],
+    keys: Vec<PyBackedBytes>,
+    pool6: &str,
+) -> Result<(u16, Vec<(Row, u32)>), Error> {
+    let (keys, pool6) = (parse_keys(&keys)?, parse_pool6(pool6)?);
+    let Told { header, changes } = look_into(frame, &keys).map_err(Error::Frame)?;
+    let row = |change: &Change| match change {
+        Change::Upsert(record) => (Row::new(&record.into(), pool6), record.version),
+        Change::Remove(key, version) => (Row::removed(*key, pool6), *version),
+    };
+    Ok((header.node, changes.iter().map(row).collect()))
 }
 
 /// Datagrams with these sessions.

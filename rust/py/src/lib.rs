@@ -23,7 +23,7 @@ mod _core {
     #[pymodule_export]
     use super::error::{ChangeError, ConfigError, DatagramError, DeviceError};
     #[pymodule_export]
-    use super::joold::{decode_joold, encode_joold};
+    use super::joold::{decode_frame, decode_joold, encode_joold};
     #[pymodule_export]
     use super::node::Node;
 

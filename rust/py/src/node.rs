@@ -426,7 +426,7 @@ fn for_people(message: String) -> String {
     message
 }
 
-fn parse_keys(keys: &[PyBackedBytes]) -> Result<Vec<[u8; 32]>, Error> {
+pub fn parse_keys(keys: &[PyBackedBytes]) -> Result<Vec<[u8; 32]>, Error> {
     let keys: Result<Vec<_>, _> = keys.iter().map(|key| <[u8; 32]>::try_from(&key[..])).collect();
     keys.map_err(|_| Error::Argument("keys: each must be 32 bytes"))
 }

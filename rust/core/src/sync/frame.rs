@@ -345,14 +345,24 @@ impl Keyring {
     pub fn open(&mut self, bytes: &[u8]) -> Result<OpenFrame, FrameError> {
         let (head, sealed) = bytes.split_first_chunk().ok_or(FrameError::Malformed)?;
         let (header, plaintext) = self.parse(head, bytes.len())?;
-        let failed = FrameError::Authentication { node: header.node };
         if plaintext != self.own.is_none() {
-            return Err(failed);
+            return Err(FrameError::Authentication { node: header.node });
         }
+        self.unseal(header, plaintext, head, sealed)
+    }
+
+    fn unseal(
+        &mut self,
+        header: Header,
+        plaintext: bool,
+        head: &[u8; HEADER_LEN],
+        sealed: &[u8],
+    ) -> Result<OpenFrame, FrameError> {
         if plaintext {
             return Ok(OpenFrame { header, body: sealed.to_vec() });
         }
         let (body, tag) = sealed.split_last_chunk::<TAG_LEN>().ok_or(FrameError::Malformed)?;
+        let failed = FrameError::Authentication { node: header.node };
         let body = self.decrypt(&header, head, body, tag).ok_or(failed)?;
         Ok(OpenFrame { header, body })
     }
@@ -435,6 +445,23 @@ impl Keyring {
         }
         None
     }
+}
+
+/// Opens a frame as the one would that it is for, whose keys are these.
+pub(crate) fn open_any(bytes: &[u8], keys: &[[u8; 32]]) -> Result<OpenFrame, FrameError> {
+    let (head, sealed) = bytes.split_first_chunk::<HEADER_LEN>().ok_or(FrameError::Malformed)?;
+    let mut keyring = Keyring {
+        keys: keys.to_vec(),
+        cluster: u32::from_be_bytes([head[8], head[9], head[10], head[11]]),
+        node: u16::from_be_bytes([head[14], head[15]]),
+        // No node's.
+        epoch: 0,
+        own: None,
+        ciphers: Vec::new(),
+        oldest: 0,
+    };
+    let (header, plaintext) = keyring.parse(head, bytes.len())?;
+    keyring.unseal(header, plaintext, head, sealed)
 }
 
 fn cluster_id(name: &str) -> u32 {

@@ -9,6 +9,7 @@ pub mod event;
 pub mod frame;
 mod graves;
 pub mod joold;
+pub mod lens;
 mod member;
 pub mod message;
 pub mod peer;

@@ -1,6 +1,6 @@
 //! The protocol on a small network, with a table that is a map.
 
-mod net;
+pub(super) mod net;
 
 use std::vec::Vec;
 
