@@ -314,6 +314,9 @@ def test_nodes_find_each_other_and_say_goodbye(net: Network, transport: str) -> 
     second = running(k, member(k, 2, transport))
     wait_until(lambda: peer_states(j) == [(2, "up")] and peer_states(k) == [(1, "up")])
     wait_until(lambda: k.jsync("check", check=False).returncode == 0)
+    compared = second.log.count("comparing sessions with node 1")
+    j.jsync("session", "advertise")
+    wait_until(lambda: second.log.count("comparing sessions with node 1") > compared)
     at = time.monotonic()
     assert second.end() == 0
     wait_until(lambda: peer_states(j) == [(2, "down")])
@@ -321,6 +324,14 @@ def test_nodes_find_each_other_and_say_goodbye(net: Network, transport: str) -> 
     # … and finds it again when it comes back.
     running(k, member(k, 2, transport))
     wait_until(lambda: peer_states(j) == [(2, "up")] and peer_states(k) == [(1, "up")])
+
+
+def test_a_node_alone_has_nobody_to_tell(net: Network) -> None:
+    j = net.host("J")
+    running(j, node(j) + NAT64)
+    refused = j.jsync("session", "advertise", check=False)
+    assert refused.returncode == 2
+    assert "nobody to tell" in refused.stderr
 
 
 def test_nodes_with_certificates_need_no_key(net: Network) -> None:

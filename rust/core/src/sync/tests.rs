@@ -710,6 +710,44 @@ fn a_clone_is_named() {
     assert!(!net.deliver(1, &bytes));
     net.step();
     assert!(net.members[&1].events.contains(&Event::OwnIdentity { node: 1, epoch: 99 }));
+    assert_eq!(net.members[&1].table.stats.value(Counter::FrameOwnIdentity), 1);
+}
+
+#[test]
+fn what_is_refused_is_counted_told_once_and_draws_no_answer() {
+    let mut net = Net::new();
+    net.start(1);
+    net.start(2);
+    net.run(3000);
+    let hello = net.recorded.iter().find(|bytes| bytes[5] == 1 && bytes[13] == 2).unwrap().clone();
+    let changed = |at: usize, value: u8| {
+        let mut bytes = hello.clone();
+        bytes[at] = value;
+        bytes
+    };
+    // A second version, another cluster, another sender, and no frame at all.
+    let cases = [
+        (changed(4, 2), Counter::FrameVersion),
+        (changed(8, !hello[8]), Counter::FrameCluster),
+        (changed(13, 9), Counter::FrameAuthentication),
+        (b"GET / HTTP/1.1".to_vec(), Counter::FrameMalformed),
+    ];
+    for (bytes, counter) in cases {
+        net.run(100);
+        let (now, events) = (net.now, net.members[&1].events.len());
+        for _ in 0..1000 {
+            assert!(!net.deliver(1, &bytes));
+        }
+        let Member { sync, table, .. } = net.at(1);
+        assert_eq!(table.stats.value(counter), 1000, "{counter:?}");
+        assert!(!sync.transmit_pending(), "{counter:?}");
+        assert!(sync.poll_transmit(now, table).is_none(), "{counter:?}");
+        net.step();
+        let told = net.members[&1].events[events..].iter();
+        let told = told.filter(|event| matches!(event, Event::FramesRefused { .. }));
+        assert_eq!(told.count(), 1, "{counter:?}");
+        assert_eq!((net.state(1, 2), net.members[&1].sync.peers(now).count()), ("up", 1));
+    }
 }
 
 #[test]
