@@ -11,6 +11,8 @@ use jsync_sim::{modes, schedule};
 
 /// Schedules that may be played until a mutant is caught.
 const SEARCH: u64 = 1000;
+/// Schedules between two words about how far it is.
+const PROGRESS: u64 = 5000;
 const USAGE: &str = "usage: sim SCHEDULES [FIRST-SEED] | sim --seed SEED [--follow SESSION] | \
     sim modes [SEED]";
 
@@ -43,6 +45,7 @@ fn show_modes(seed: u64) -> ExitCode {
 
 fn play(count: u64, first: u64) -> ExitCode {
     let failed = AtomicU64::new(0);
+    let played = AtomicU64::new(0);
     share(count, |number| {
         let seed = first + number;
         if let Some(violation) = schedule::play(seed, None).violations.first() {
@@ -51,6 +54,10 @@ fn play(count: u64, first: u64) -> ExitCode {
                 "seed {seed}: {violation}\n    \
                  replay: cargo run --release -p jsync-sim --bin sim -- --seed {seed}"
             );
+        }
+        let played = played.fetch_add(1, Ordering::Relaxed) + 1;
+        if played.is_multiple_of(PROGRESS) && played < count {
+            eprintln!("{played} of {count} schedules");
         }
     });
     let caught = AtomicU64::new(0);
