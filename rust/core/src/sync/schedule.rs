@@ -25,6 +25,9 @@ const TAIL_MS: u64 = 30;
 /// A HELLO that nobody has fetched for so long, ms, says that who drives this node is busy, and
 /// reads no frames either: the time until it is fetched is no peer's silence.
 const DEAF_MS: u64 = 100;
+/// So many times longer than usual may a peer be silent then: if frames can't leave at all, it isn't
+/// business, and packets mustn't wait for an answer for ever.
+const DEAF_PATIENCE: u64 = 10;
 /// Slots of the table that digests are computed of at once.
 const SLOTS_AT_ONCE: usize = 1 << 12;
 /// Removals remembered at once that nobody is told of: more than one call makes.
@@ -40,11 +43,14 @@ const FETCH_PAUSE_MS: u64 = 2000;
 /// that was cut off, for what it missed.
 pub(super) const JOIN_PATIENCE: u64 = 5;
 
-/// When a peer has been silent for too long; None while a HELLO of ours, due since then, has waited
-/// for so long that nobody may be listening.
-fn silence_ends(known: &Incarnation, dead: u64, hello_due: Option<Time>) -> Option<Time> {
+/// When a peer has been silent for too long: later if a HELLO of ours, due since then, will have
+/// waited for so long that nobody may be listening.
+fn silence_ends(known: &Incarnation, dead: u64, hello_due: Option<Time>) -> Time {
     let at = known.heard + dead;
-    hello_due.is_none_or(|since| at < since + DEAF_MS).then_some(at)
+    match hello_due {
+        Some(since) if at >= since + DEAF_MS => known.heard + DEAF_PATIENCE * dead,
+        _ => at,
+    }
 }
 
 impl Sync {
@@ -94,7 +100,7 @@ impl Sync {
             let fetch = fetch.map(|k| k.fetch_at);
             let candidate = peer.candidate.as_ref().map(|c| c.heard + dead);
             let nack = known.filter(|k| k.is_up()).and_then(|k| k.incoming.nack_at);
-            let silent = known.and_then(|k| silence_ends(k, dead, self.hello_due));
+            let silent = known.map(|k| silence_ends(k, dead, self.hello_due));
             [silent, candidate, nack, fetch]
         });
         let fetch = self.fetch.as_ref().filter(|f| !f.asking).map(|f| f.ask_at);
@@ -218,8 +224,7 @@ impl Sync {
                 incoming.nack_at = Some(now + (NACK_PAUSE_MS << incoming.tries));
                 incoming.tries += 1;
             }
-            let silent = silence_ends(known, dead, hello_due).is_some_and(|at| now >= at);
-            if silent && self.step(node, Input::Silent) {
+            if now >= silence_ends(known, dead, hello_due) && self.step(node, Input::Silent) {
                 self.events.push(Event::PeerDown { node, silent_ms });
                 self.forget_transfers(node);
                 self.new_generation(now);

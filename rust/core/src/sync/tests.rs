@@ -243,8 +243,19 @@ fn who_is_busy_takes_nobody_for_dead() {
     while net.at(1).sync.poll_transmit(now, &mut Model::default()).is_some() {}
     node(&mut net, 50);
     assert_eq!(net.state(1, 2), "up");
-    // A peer that is dead indeed is found out all the same.
+    // Nor does a peer count for ever that can't be told anything.
+    net.now = node(&mut net, 20_000);
+    assert_eq!(net.state(1, 2), "down");
+}
+
+#[test]
+fn who_is_dead_is_found_out_by_who_was_busy() {
+    let mut net = Net::new();
+    net.start(1);
+    net.start(2);
+    net.run(5000);
     net.members.remove(&2);
+    net.now = net.now + 1000;
     net.run(2_000);
     assert_eq!(net.state(1, 2), "down");
 }
