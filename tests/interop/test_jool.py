@@ -20,6 +20,8 @@ from traffic import (
 from world import (
     ABSENT6,
     ABSENT6_MAPPED,
+    GROUP,
+    GROUP6,
     JOOLD,
     NEW_INSTANCE,
     POOL4,
@@ -229,17 +231,20 @@ def test_jools_of_two_formats_corrupt_each_other_unless_jsync_joins_them(world: 
     assert jools(world.old) == jools(world.new)
 
 
-def test_joold_beside_jsync_on_the_same_group(world: World, server: Server) -> None:
+@pytest.mark.parametrize("group", [GROUP, GROUP6])
+def test_joold_beside_jsync_on_the_same_group(world: World, server: Server, group: str) -> None:
     """jsync bridges one Jool and is itself a node; joold does the other: all three agree."""
-    world.new.start_joold()
-    world.old.start_jsync(JOOLD + 'format = "4.1.13"\n')
-    world.native.start_jsync(JOOLD + 'format = "4.1.13"\n')
+    ours = JOOLD.replace(GROUP, group) + 'format = "4.1.13"\nttl = 3\n'
+    world.new.start_joold(group=group)
+    world.old.start_jsync(ours)
+    world.native.start_jsync(ours)
     masks = set()
     for node in (world.old, world.new, world.native):
         world.translate_by(node)
-        datagram = world.open("n6", socket.SOCK_DGRAM)
-        masks.add(server.exchange(datagram, node.name.encode()))
-        datagram.close()
+        with world.listen(GROUP6) as next_one, world.open("n6", socket.SOCK_DGRAM) as datagram:
+            masks.add(server.exchange(datagram, node.name.encode()))
+            # A joold has the same option in its file.
+            assert group == GROUP or next_one()[1] == 3
     ports = {mask[1] for mask in masks}
     for rows in (
         world.old.sessions,

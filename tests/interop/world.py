@@ -40,6 +40,7 @@ ABSENT6 = "2001:db8:6::9"
 SERVER4, SERVER6 = "203.0.113.8", "64:ff9b::cb00:7108"
 ABSENT4, ABSENT6_MAPPED = "203.0.113.9", "64:ff9b::cb00:7109"
 GROUP = "239.64.64.64"
+GROUP6 = "ff08::db8:64:64"
 JOOLD_PORT = 6400
 STATS_PORT = 6401
 SUITES = {"old": "bookworm", "new": "trixie", "old2": "bookworm", "new2": "trixie"}
@@ -461,15 +462,24 @@ class World:
             for datagram in datagrams:
                 sender.sendto(datagram, (group, port))
 
-    def listen(self, *, group: str = GROUP, port: int = JOOLD_PORT) -> socket.socket:
-        """A socket that hears a group of the private link."""
-        hearing = self.open("lan", socket.SOCK_DGRAM)
-        hearing.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        hearing.setsockopt(socket.SOL_SOCKET, 33, 16 << 20)  # SO_RCVBUFFORCE
-        hearing.bind((group, port))
-        member = struct.pack("4s4s", socket.inet_aton(group), socket.inet_aton("198.18.64.1"))
-        hearing.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, member)
-        return hearing
+    @contextmanager
+    def listen(self, group: str) -> Iterator[Callable[[], tuple[str, int]]]:
+        """Join an IPv6 group of the private link: source and hop limit of its next datagram."""
+        with self.inside("lan"):
+            hearing = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+            link = socket.if_nametoindex("sync")
+        member = struct.pack("16sI", socket.inet_pton(socket.AF_INET6, group), link)
+        with hearing:
+            hearing.settimeout(20.0)
+            hearing.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVHOPLIMIT, 1)
+            hearing.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, member)
+            hearing.bind((group, JOOLD_PORT))
+
+            def next_one() -> tuple[str, int]:
+                _, ((_, _, hops),), _, source = hearing.recvmsg(2048, 64)
+                return source[0], struct.unpack("i", hops)[0]
+
+            yield next_one
 
 
 def _setns(descriptor: int) -> None:
