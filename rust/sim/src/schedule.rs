@@ -606,8 +606,11 @@ impl Player {
                     u64::from(last) > age_ms && earlier.iter().any(|&ms| ms < last)
                 })
             };
-            for (machine, other, _) in &there {
-                let without = now.table.iter().filter(|(key, _)| !other.table.contains_key(*key));
+            for (machine, other, then) in &there {
+                // An end that was told a moment ago may cross a refresh: it is undone soon.
+                let had =
+                    |key| other.table.contains_key(key) || then[told - 1].table.contains_key(key);
+                let without = now.table.iter().filter(|(key, _)| !had(*key));
                 lacking =
                     lacking.or(without.filter(refreshed).map(|(key, _)| (*machine, *key)).next());
             }
