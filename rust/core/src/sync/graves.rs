@@ -4,10 +4,11 @@
 //! Nothing but their number ends the memory of removals. Versions wrap, but a session's end takes
 //! them on by a few generations at most, so none of so few is taken for newer than it is.
 
-use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use crate::table::SessionKey;
+use crate::table::hash::Keys;
+use crate::table::index::Index;
 use crate::time::Time;
 
 /// Removals remembered at most. The oldest go first.
@@ -24,47 +25,62 @@ struct Grave {
 }
 
 /// Removals of late.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Graves {
     /// By place; the oldest gives way to the next.
     graves: Vec<Grave>,
     next: usize,
-    /// Each session's latest removal.
-    places: BTreeMap<SessionKey, u16>,
+    /// Where each session's latest removal is.
+    places: Index,
+    keys: Keys,
 }
 
 impl Graves {
+    /// None so far. Nobody who doesn't know the secret can choose sessions that are found slowly.
+    pub fn new(secret: &[u8; 32]) -> Self {
+        let places = Index::new(MAX_GRAVES as u32);
+        Self { graves: Vec::new(), next: 0, places, keys: Keys::new(secret) }
+    }
+
+    fn tag(&self, key: &SessionKey) -> u32 {
+        let (addr, dst4) = (key.src6.addr.to_bits(), u64::from(key.dst4.addr.to_bits()));
+        let ports = u64::from(key.src6.port) << 16 | u64::from(key.dst4.port);
+        self.keys.tag(addr ^ key.proto as u128, dst4 << 32 | ports)
+    }
+
+    fn latest(&self, tag: u32, key: &SessionKey) -> Option<u32> {
+        self.places.find(tag, |place| self.graves[place as usize].key == *key)
+    }
+
     /// The session was removed at this version.
     pub fn bury(&mut self, now: Time, key: SessionKey, version: u32) {
-        let known = self.places.get(&key).map(|&place| &self.graves[usize::from(place)]);
-        if known.is_some_and(|grave| !newer(version, grave.version)) {
-            return;
+        let tag = self.tag(&key);
+        if let Some(place) = self.latest(tag, &key) {
+            if !newer(version, self.graves[place as usize].version) {
+                return;
+            }
+            self.places.remove(tag, place);
         }
         let place = self.next;
         let grave = Grave { key, version, buried: now };
         if place < self.graves.len() {
             let old = core::mem::replace(&mut self.graves[place], grave);
-            if self.is_at(&old.key, place) {
-                self.places.remove(&old.key);
-            }
+            // It isn't there if the session was removed again since.
+            self.places.remove(self.tag(&old.key), place as u32);
         } else {
             // As much as it ever takes, so that nothing is copied later.
             self.graves.reserve_exact(MAX_GRAVES - place);
             self.graves.push(grave);
         }
-        self.places.insert(key, place as u16);
+        self.places.insert(tag, place as u32);
         self.next = (place + 1) % MAX_GRAVES;
-    }
-
-    fn is_at(&self, key: &SessionKey, place: usize) -> bool {
-        self.places.get(key).is_some_and(|&at| usize::from(at) == place)
     }
 
     /// The version of the removal, if a copy of `version` is older. One of the same version was
     /// refreshed while it was removed elsewhere, and prevails. What was removed before `since`
     /// counts only for as long as frames travel.
     pub fn find(&self, now: Time, key: &SessionKey, version: u32, since: Time) -> Option<u32> {
-        let grave = &self.graves[usize::from(*self.places.get(key)?)];
+        let grave = &self.graves[self.latest(self.tag(key), key)? as usize];
         let counts = grave.buried >= since || now.millis_since(grave.buried) <= TRAVEL_MS;
         (counts && newer(grave.version, version)).then_some(grave.version)
     }
@@ -73,7 +89,8 @@ impl Graves {
     /// behind the last place.
     pub fn at(&self, place: usize, since: Time) -> Option<Option<(SessionKey, u32)>> {
         let &Grave { key, version, buried } = self.graves.get(place)?;
-        Some((buried >= since && self.is_at(&key, place)).then_some((key, version)))
+        let is_latest = || self.latest(self.tag(&key), &key) == Some(place as u32);
+        Some((buried >= since && is_latest()).then_some((key, version)))
     }
 }
 
@@ -95,7 +112,7 @@ mod tests {
 
     #[test]
     fn only_a_later_version_comes_back() {
-        let mut graves = Graves::default();
+        let mut graves = Graves::new(&[7; 32]);
         let now = Time::from_millis(1000);
         graves.bury(now, key(1), u32::MAX);
         graves.bury(now, key(1), u32::MAX - 3);
@@ -108,7 +125,7 @@ mod tests {
 
     #[test]
     fn what_is_older_than_a_peer_counts_while_frames_travel() {
-        let mut graves = Graves::default();
+        let mut graves = Graves::new(&[7; 32]);
         let (met, later) = (Time::from_millis(2000), Time::from_millis(3_600_000));
         for (port, at) in [(1, met), (2, Time::from_millis(1999))] {
             graves.bury(at, key(port), 8);
@@ -126,7 +143,7 @@ mod tests {
 
     #[test]
     fn only_the_latest_removal_of_a_session_is_told() {
-        let mut graves = Graves::default();
+        let mut graves = Graves::new(&[7; 32]);
         graves.bury(Time::ZERO, key(1), 8);
         graves.bury(Time::ZERO, key(1), 9);
         assert_eq!(graves.at(0, Time::ZERO), Some(None));
@@ -135,7 +152,7 @@ mod tests {
 
     #[test]
     fn memory_is_bounded() {
-        let mut graves = Graves::default();
+        let mut graves = Graves::new(&[7; 32]);
         let mut told = |n: u32, version| {
             let mut key = key(n as u16);
             key.dst4.addr = n.into();
@@ -151,6 +168,6 @@ mod tests {
         let find = |key| graves.find(Time::ZERO, key, 0, Time::ZERO);
         assert_eq!((find(&first), find(&again)), (None, Some(2)));
         // Its first place was the next to give way.
-        assert_eq!((graves.graves.len(), graves.places.len()), (MAX_GRAVES, MAX_GRAVES));
+        assert_eq!((graves.graves.len(), graves.places.len() as usize), (MAX_GRAVES, MAX_GRAVES));
     }
 }

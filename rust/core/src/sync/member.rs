@@ -118,7 +118,7 @@ impl Sync {
             digesting: Vec::new(),
             work_at: None,
             generation: 0,
-            graves: Graves::default(),
+            graves: Graves::new(secret),
             cut_off: None,
             slices: has_slices(nat64),
             holding: Holding::default(),
@@ -677,16 +677,17 @@ impl Sync {
         since: Option<Time>,
         sessions: &mut impl Sessions,
     ) -> bool {
-        let old = since.is_some();
-        let since = since.unwrap_or(Time::ZERO);
-        let removed = self.graves.find(now, &session.key, session.version, since);
-        if removed.is_some() && old && !Mutant::AppliesAnything.is_on() {
+        let removed = |since| self.graves.find(now, &session.key, session.version, since);
+        if since.is_some_and(|since| removed(since).is_some()) && !Mutant::AppliesAnything.is_on() {
             return false;
         }
         let applied = sessions.learn(now, session) == Learned::Applied;
         // A peer that tells of it only now has had a packet of it, and had not heard of the
         // removal. Nor may others that have heard of it by now know of the packet.
-        if let Some(removed) = removed.filter(|_| applied && !old) {
+        if applied
+            && since.is_none()
+            && let Some(removed) = removed(Time::ZERO)
+        {
             sessions.revive(&session.key, removed);
         }
         applied

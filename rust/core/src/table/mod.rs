@@ -14,7 +14,7 @@ pub mod expiry;
 pub mod fragment;
 pub mod hash;
 mod hear;
-mod index;
+pub(crate) mod index;
 mod journal;
 mod life;
 mod merge;
