@@ -128,11 +128,13 @@ impl Sync {
         sessions: &mut impl Sessions,
     ) -> Result<(), Malformed> {
         let mut reader = Reader::new(body);
-        let since = self.peers.known_mut(node).map(|known| known.since);
+        let Some(since) = self.peers.known_mut(node).map(|known| known.since) else {
+            return Ok(());
+        };
         for _ in 0..count {
             let id = reader.u64().ok_or(Malformed)?;
             let found = u16::from(reader.u8().ok_or(Malformed)?);
-            self.apply(now, &mut reader, found, since, sessions)?;
+            self.apply(now, &mut reader, found, Some(since), sessions)?;
             let Some(open) = self.pulls.open.get_mut(&id) else { continue };
             open.retain(|&asked| asked != node);
             if found > 0 || open.is_empty() {
