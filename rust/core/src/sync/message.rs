@@ -167,7 +167,8 @@ impl Arrived {
 
     /// Whether all updates of a range have arrived.
     pub(crate) fn has_all(&self, updates: UpdateRange) -> bool {
-        (updates.first..=updates.last).all(|number| self.has(number))
+        let behind = updates.first.max(self.range.last.saturating_add(1));
+        self.has(updates.first) && (behind..=updates.last).all(|number| self.has(number))
     }
 
     pub(crate) fn put(&self, out: &mut Vec<u8>) {
