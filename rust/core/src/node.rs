@@ -354,7 +354,7 @@ impl Sessions for Nat64 {
     }
 
     fn revive(&mut self, key: &SessionKey, removed: u32) {
-        self.revive(key, removed);
+        self.table.revive(key, removed);
     }
 
     fn has(&self, key: &SessionKey) -> bool {

@@ -246,12 +246,6 @@ impl Nat64 {
         removed
     }
 
-    /// Keeps a session of which a peer has told after it was removed elsewhere at this version, and
-    /// tells everybody.
-    pub fn revive(&mut self, key: &SessionKey, removed: u32) {
-        self.table.revive(key, removed);
-    }
-
     /// Merges a session that was told without a version, by a joold or a kernel module.
     /// `timeout_ms` is its timer's: what the lifetime lacks of that is its age.
     pub fn hear(
