@@ -9,10 +9,9 @@ from pathlib import Path
 from jsync.capture import Datagram, datagrams, is_capture
 from jsync.errors import FAILED, USAGE, Failure
 from jsync.keys import read_key
+from jsync.transport import FRAMES_BEGIN
 
 JSYNC = "jsync"
-MAGIC = b"jsyn"
-"""What frames of jsync's begin with; datagrams of joold's begin with a length of at most 1500."""
 
 EXAMPLES = """\
 examples:
@@ -74,7 +73,7 @@ def run(arguments: list[str]) -> int:
         where = f"packet {datagram.packet}, {datagram.source}" if datagram.packet else "datagram"
         try:
             if options.format == JSYNC or (
-                options.format == "auto" and datagram.payload.startswith(MAGIC)
+                options.format == "auto" and datagram.payload.startswith(FRAMES_BEGIN)
             ):
                 rows, errors = _frame(datagram.payload, keys, options.pool6)
             else:

@@ -9,6 +9,8 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Protocol
 
+FRAMES_BEGIN = b"jsyn"
+"""Every frame does; a datagram of joold's begins with a length of at most 1500."""
 COMPLAINT_SECONDS = 10.0
 """The least time between two lines in the log that the network can cause at will."""
 

@@ -11,13 +11,12 @@ import trio
 
 from jsync.engine import FrameSink
 from jsync.log import Log
-from jsync.transport import Complaints, TransportStats
+from jsync.transport import FRAMES_BEGIN, Complaints, TransportStats
 
 BATCH = 64
 """Datagrams that are handed to the engine at once."""
 BUFFER_BYTES = 8 << 20
 RETRY_SECONDS = 1.0
-FRAMES_BEGIN = b"jsyn"
 SO_ATTACH_FILTER = 26
 SO_MEMINFO = 55
 MEMINFO_DROPS = 8
