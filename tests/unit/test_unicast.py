@@ -12,7 +12,8 @@ from meshes import Sink, eventually, frame_of
 from jsync import config
 from jsync.errors import Failure
 from jsync.log import Log
-from jsync.transport.datagram import FRAMES_BEGIN, kernel_drops, refuse_garbage
+from jsync.transport import FRAMES_BEGIN
+from jsync.transport.datagram import kernel_drops, refuse_garbage
 from jsync.transport.unicast import UnicastTransport, path_mtu
 
 
