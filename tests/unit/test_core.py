@@ -321,11 +321,27 @@ def test_a_repeated_frame_is_refused() -> None:
     assert counter(nodes[2], "sync_frame_replayed") == 1
 
 
-def test_a_peer_that_is_configured_otherwise_is_named() -> None:
-    nodes = {1: clustered(1), 2: clustered(2, bib=[])}
+@pytest.mark.parametrize(
+    ("field", "change"),
+    [
+        ("pool6", {"pool6": "2001:db8:64::/96"}),
+        ("pool4", {"pool4": [{"prefix": "192.0.2.1", "ports": "61001-65534"}]}),
+        ("pool4", {"pool4": [{"prefix": "192.0.2.1", "ports": "61001-65535", "node": 2}]}),
+        ("bib", {"bib": []}),
+        ("timeouts", {"global": {"tcp-est-timeout": 7_200_001}}),
+        ("filtering", {"global": {"address-dependent-filtering": True}}),
+    ],
+    ids=["pool6", "pool4", "slices", "bib", "timeouts", "filtering"],
+)
+def test_a_peer_that_is_configured_otherwise_is_named(
+    field: str, change: dict[str, object]
+) -> None:
+    nodes = {1: clustered(1), 2: clustered(2, **change)}
     exchange(nodes, lambda: [p["mismatch"] is not None for p in nodes[1].peers()] == [True])
-    assert states([nodes[1]]) == [["differs"]]
-    assert any("configured otherwise" in event for event in nodes[1].take_events())
+    (peer,) = nodes[1].peers()
+    assert (peer["state"], peer["mismatch"]) == ("differs", field)
+    told = f"node 2 is configured otherwise: {field} differs"
+    assert any(told in event for event in nodes[1].take_events())
 
 
 def test_peers_see_a_change_and_agree_again_when_they_follow() -> None:
