@@ -82,6 +82,8 @@ pub struct Sync {
     pub(super) hello_sent: Option<Time>,
     /// When to tell, after the last update, that it was the last.
     pub(super) tail_at: Option<Time>,
+    /// When something last happened here.
+    pub(super) driven: Time,
     /// Since when a HELLO waits to be fetched.
     pub(super) hello_due: Option<Time>,
     /// The peer that the next HELLO greets first, when not all fit.
@@ -127,6 +129,7 @@ impl Sync {
             hello_at: Time::ZERO,
             hello_sent: None,
             tail_at: None,
+            driven: Time::ZERO,
             hello_due: None,
             greet_from: 0,
             leaving: false,
@@ -215,6 +218,7 @@ impl Sync {
         if self.is_silent() {
             return false;
         }
+        self.wake(now);
         let known = self.peers.known_mut(header.node);
         let taken = match known {
             Some(known) if known.epoch == header.epoch => {

@@ -25,7 +25,7 @@ const TAIL_MS: u64 = 30;
 /// A HELLO that nobody has fetched for so long, ms, says that who drives this node is busy, and
 /// reads no frames either: the time until it is fetched is no peer's silence.
 const DEAF_MS: u64 = 100;
-/// So many times longer than usual may a peer be silent then: if frames can't leave at all, it isn't
+/// So many times longer than usual others are waited for then: if frames can't leave at all, it isn't
 /// business, and packets mustn't wait for an answer for ever.
 const DEAF_PATIENCE: u64 = 10;
 /// Slots of the table that digests are computed of at once.
@@ -43,12 +43,12 @@ const FETCH_PAUSE_MS: u64 = 2000;
 /// that was cut off, for what it missed.
 pub(super) const JOIN_PATIENCE: u64 = 5;
 
-/// When a peer has been silent for too long: later if a HELLO of ours, due since then, will have
-/// waited for so long that nobody may be listening.
-fn silence_ends(known: &Incarnation, dead: u64, hello_due: Option<Time>) -> Time {
-    let at = known.heard + dead;
+/// When a wait for others that began at `from` is over: later if a HELLO of ours, due since then,
+/// will have waited for so long that nobody may be listening.
+fn wait_ends(from: Time, wait_ms: u64, hello_due: Option<Time>) -> Time {
+    let at = from + wait_ms;
     match hello_due {
-        Some(since) if at >= since + DEAF_MS => known.heard + DEAF_PATIENCE * dead,
+        Some(since) if at >= since + DEAF_MS => from + DEAF_PATIENCE * wait_ms,
         _ => at,
     }
 }
@@ -59,6 +59,7 @@ impl Sync {
         if self.is_silent() {
             return;
         }
+        self.wake(now);
         if now >= self.hello_at || self.tail_at.is_some_and(|at| now >= at) {
             self.hello_due.get_or_insert(now);
             self.tail_at = None;
@@ -88,6 +89,31 @@ impl Sync {
         self.settle(now, sessions);
     }
 
+    /// Has this node been frozen, with its machine or alone? Whatever was due then is late, and what
+    /// has come for it meanwhile isn't read yet.
+    pub(super) fn wake(&mut self, now: Time) {
+        let due = self.poll_timeout().map_or(now, |due| due.max(self.driven));
+        self.driven = now;
+        let asleep_ms = now.millis_since(due);
+        if asleep_ms >= DEAF_MS {
+            self.was_deaf(now, asleep_ms);
+        }
+    }
+
+    /// For so long, until now, nobody has listened: what is waited for may take as much longer.
+    fn was_deaf(&mut self, now: Time, deaf_ms: u64) {
+        for peer in self.peers.all.values_mut() {
+            let known = peer.known.as_mut().map(|known| &mut known.heard);
+            let candidate = peer.candidate.as_mut().map(|candidate| &mut candidate.heard);
+            for heard in known.into_iter().chain(candidate) {
+                *heard = now.min(*heard + deaf_ms);
+            }
+        }
+        self.started = self.started.map(|started| now.min(started + deaf_ms));
+        self.joined = self.joined.map(|(node, until)| (node, until + deaf_ms));
+        self.cut_off = self.cut_off.map(|until| until + deaf_ms);
+    }
+
     /// When `handle_timeout` is to be called next.
     pub fn poll_timeout(&self) -> Option<Time> {
         if self.is_silent() {
@@ -100,7 +126,7 @@ impl Sync {
             let fetch = fetch.map(|k| k.fetch_at);
             let candidate = peer.candidate.as_ref().map(|c| c.heard + dead);
             let nack = known.filter(|k| k.is_up()).and_then(|k| k.incoming.nack_at);
-            let silent = known.map(|k| silence_ends(k, dead, self.hello_due));
+            let silent = known.map(|k| wait_ends(k.heard, dead, self.hello_due));
             [silent, candidate, nack, fetch]
         });
         let fetch = self.fetch.as_ref().filter(|f| !f.asking).map(|f| f.ask_at);
@@ -224,7 +250,7 @@ impl Sync {
                 incoming.nack_at = Some(now + (NACK_PAUSE_MS << incoming.tries));
                 incoming.tries += 1;
             }
-            if now >= silence_ends(known, dead, hello_due) && self.step(node, Input::Silent) {
+            if now >= wait_ends(known.heard, dead, hello_due) && self.step(node, Input::Silent) {
                 self.events.push(Event::PeerDown { node, silent_ms });
                 self.forget_transfers(node);
                 self.new_generation(now);
@@ -238,7 +264,8 @@ impl Sync {
         let started = self.started?;
         let timeout = u64::from(self.config.join_timeout);
         let unproven = self.peers.all.values().any(|peer| peer.candidate.is_some());
-        Some(started + timeout * if unproven { JOIN_PATIENCE } else { 1 })
+        let wait_ms = timeout * if unproven { JOIN_PATIENCE } else { 1 };
+        Some(wait_ends(started, wait_ms, self.hello_due))
     }
 
     /// Decides what follows from what is known by now: whether changes are collected, whose table
@@ -361,9 +388,7 @@ impl Sync {
         // Whatever came for us meanwhile will be read soon.
         let deaf_ms = now.millis_since(since);
         if deaf_ms >= DEAF_MS {
-            for known in self.peers.all.values_mut().filter_map(|peer| peer.known.as_mut()) {
-                known.heard = now.min(known.heard + deaf_ms);
-            }
+            self.was_deaf(now, deaf_ms);
         }
         let max_body = self.config.max_body();
         let mut greetings = Vec::new();

@@ -244,7 +244,9 @@ fn who_is_busy_takes_nobody_for_dead() {
     node(&mut net, 50);
     assert_eq!(net.state(1, 2), "up");
     // Nor does a peer count for ever that can't be told anything.
-    net.now = node(&mut net, 20_000);
+    for _ in 0..20_000 / 50 {
+        net.now = node(&mut net, 50);
+    }
     assert_eq!(net.state(1, 2), "down");
 }
 
@@ -255,8 +257,73 @@ fn who_is_dead_is_found_out_by_who_was_busy() {
     net.start(2);
     net.run(5000);
     net.members.remove(&2);
-    net.now = net.now + 1000;
+    for _ in 0..20 {
+        net.now = net.now + 50;
+        let (now, Member { sync, table, .. }) = (net.now, net.at(1));
+        sync.handle_timeout(now, table);
+    }
     net.run(2_000);
+    assert_eq!(net.state(1, 2), "down");
+}
+
+#[test]
+fn who_was_frozen_while_it_listened_listens_on() {
+    for asleep in [3000, 60_000] {
+        let mut net = Net::new();
+        net.start(1);
+        net.run(3000);
+        (0..100).for_each(|number| net.at(1).table.create(number));
+        net.start(2);
+        net.step();
+        // Nothing runs, on neither machine; then timers come first.
+        net.now = net.now + asleep;
+        let now = net.now;
+        let Member { sync, table, .. } = net.at(2);
+        sync.handle_timeout(now, table);
+        assert!(!net.ready(2));
+        net.run(200);
+        assert_eq!(net.members[&2].sync.reason(), Reason::Fetched { node: 1 });
+        assert_eq!(net.members[&2].table.sessions.len(), 100);
+    }
+}
+
+#[test]
+fn who_does_not_listen_yet_is_not_alone() {
+    let mut net = Net::new();
+    net.start(1);
+    let Member { sync, table, .. } = net.members.get_mut(&1).unwrap();
+    // Its HELLO isn't fetched: who drives it is busy for 1.5 s.
+    let mut now = net.now;
+    let fetched = now + 1500;
+    while now < fetched {
+        now = now + 1;
+        sync.handle_timeout(now, table);
+    }
+    while sync.poll_transmit(now, table).is_some() {}
+    net.now = now;
+    net.run(1950);
+    assert!(!net.ready(1));
+    net.run(100);
+    assert_eq!(net.members[&1].sync.reason(), Reason::Alone);
+}
+
+#[test]
+fn who_was_frozen_takes_nobody_for_dead() {
+    let mut net = Net::new();
+    (1..=2).for_each(|node| net.start(node));
+    net.run(3000);
+    net.now = net.now + 10_000;
+    let now = net.now;
+    for node in 1..=2 {
+        let Member { sync, table, .. } = net.at(node);
+        sync.handle_timeout(now, table);
+        assert_eq!(net.state(node, 3 - node), "up");
+    }
+    // Who doesn't wake up is found out all the same.
+    net.members.remove(&2);
+    net.run(900);
+    assert_eq!(net.state(1, 2), "up");
+    net.run(1100);
     assert_eq!(net.state(1, 2), "down");
 }
 
