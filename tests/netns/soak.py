@@ -4,9 +4,10 @@ With "cut" in place of SECONDS the nodes don't hear each other, and J is killed:
 lost and connections break has to be seen then, or this has failed.
 
 J, K and L with real keepalived carry TCP, UDP and pings while sessions come at 20 a second and a
-fifth of what the private network carries is lost. Daemons are killed, or stopped for up to ten
-seconds, and nodes hear nothing for a while though they are heard. After each fault every node has
-to have every session again. Prints what was lost, and has failed if a connection is broken.
+fifth of what the private network carries is lost. Daemons are killed, and half of those stand still
+while they start again; daemons are stopped for up to ten seconds, and nodes hear nothing for a
+while though they are heard. After each fault every node has to have every session again. Prints
+what was lost, and has failed if a connection is broken.
 """
 
 import json
@@ -30,6 +31,8 @@ from jsync.lab.traffic import N4_IN_POOL6
 
 JSYNC = str(Path(sys.executable).with_name("jsync"))
 LOST_PERCENT = 20
+FROZEN = 3.0
+"""Longer than a node that starts waits for others."""
 PATIENCE = 60.0
 RETRANSMISSION = 15.0
 """A TCP that has tried in vain for ten seconds waits about as long for its next attempt."""
@@ -119,7 +122,14 @@ class Soak:
             gone = before - self.keys(heir)
             self.lost += len(gone)
         self.cluster.start_daemon(victim)
+        if self.dice.random() < 0.5:
+            time.sleep(self.dice.uniform(0.0, 1.0))
+            self.cluster.signal_daemon(victim, signal.SIGSTOP)
+            time.sleep(FROZEN)
+            self.cluster.signal_daemon(victim, signal.SIGCONT)
         self.cluster.wait_ready(victim)
+        # Who is ready may become MASTER at once.
+        self.lost += len((before - self.keys(victim)) & self.keys(self.master()))
         return frozenset()
 
     def stop(self) -> Keys:
@@ -141,7 +151,7 @@ class Soak:
         scenarios.reconnect(self.network, victim)
         return before
 
-    def run(self, seconds: float) -> None:
+    def run(self, seconds: float, load: Load) -> None:
         """Faults one after the other, each healed before the next.
 
         A fault gives the sessions that must be everywhere once it is healed.
@@ -157,6 +167,10 @@ class Soak:
             self.convergence.append(self.converge())
             self.lost += len(wanted - self.keys(self.master()))
             self.faults[act.__name__] = self.faults.get(act.__name__, 0) + 1
+            failed = sum(flow.failure is not None for flow in load.flows())
+            if self.lost or failed:
+                print(f"after {act.__name__}: {self.lost} sessions lost, {failed} flows failed")
+                return
 
 
 def lose(network: Network, name: str) -> None:
@@ -217,7 +231,7 @@ def broken_flows(load: Load) -> tuple[int, list[Flow]]:
 def faults(seconds: float, transport: str, seed: int) -> None:
     """Nothing may be lost."""
     with under_load(transport, seed) as (soak, load):
-        soak.run(seconds)
+        soak.run(seconds, load)
         flows, broken = broken_flows(load)
         load.finish()
         tcp = load.wait_complete(20.0)

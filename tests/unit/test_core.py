@@ -5,6 +5,7 @@ import json
 import select
 import time
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import pytest
 
@@ -333,9 +334,7 @@ def test_a_repeated_frame_is_refused() -> None:
     ],
     ids=["pool6", "pool4", "slices", "bib", "timeouts", "filtering"],
 )
-def test_a_peer_that_is_configured_otherwise_is_named(
-    field: str, change: dict[str, object]
-) -> None:
+def test_a_peer_that_is_configured_otherwise_is_named(field: str, change: dict[str, Any]) -> None:
     nodes = {1: clustered(1), 2: clustered(2, **change)}
     exchange(nodes, lambda: [p["mismatch"] is not None for p in nodes[1].peers()] == [True])
     (peer,) = nodes[1].peers()
