@@ -307,8 +307,8 @@ impl Bridged for Nat64 {
         self.hear(now, side, &record, timeout_ms)
     }
 
-    fn track_bridge(&mut self, side: Side, on: bool) {
-        self.track_bridge(side, on);
+    fn track_bridge(&mut self, side: Side) {
+        self.track_bridge(side);
     }
 
     fn bridge_pending(&self, side: Side) -> usize {

@@ -308,9 +308,9 @@ impl Nat64 {
         self.table.bib_scan(cursor, budget, f)
     }
 
-    /// Whether sessions are collected for a bridge. At first they are not.
-    pub fn track_bridge(&mut self, side: Side, on: bool) {
-        self.table.track_bridge(side, on);
+    /// Sessions are collected for a bridge from now on.
+    pub fn track_bridge(&mut self, side: Side) {
+        self.table.track_bridge(side);
     }
 
     /// How many things wait for `pop_bridge`, at most.

@@ -3,7 +3,7 @@
 
 use super::bib::Arena;
 use super::record::{SessionKey, Side};
-use super::session::{ChangeList, SessionId, flag};
+use super::session::{ChangeList, Session, SessionId, flag};
 use crate::queue::LongQueue;
 
 /// Removals that may wait. Beyond that the oldest is forgotten: a peer's copy then ends with its
@@ -34,25 +34,28 @@ impl List {
         }
     }
 
+    /// Takes the first out, to be told or not.
+    fn take(&mut self, arena: &mut Arena) -> Option<SessionId> {
+        let id = SessionId::from_raw(self.ids.pop_front()?);
+        let session = arena.session_mut(id);
+        session.leave(self.listed);
+        let wanted = flag::LIVE | self.flag;
+        let waited = session.flags & wanted == wanted;
+        session.flags &= !self.flag;
+        waited.then_some(id)
+    }
+
     /// The next session. None if none is left, or after [`MAX_ENDED`] that have ended.
     fn pop(&mut self, arena: &mut Arena) -> Option<SessionId> {
-        for _ in 0..MAX_ENDED {
-            let id = SessionId::from_raw(self.ids.pop_front()?);
-            let session = arena.session_mut(id);
-            session.leave(self.listed);
-            let wanted = flag::LIVE | self.flag;
-            if session.flags & wanted == wanted {
-                session.flags &= !self.flag;
+        for _ in 0..self.ids.len().min(MAX_ENDED) {
+            if let Some(id) = self.take(arena)
+                // The end of a session that waits to be swept is told then.
+                && arena.bib(arena.bib_of(id)).is_live()
+            {
                 return Some(id);
             }
         }
         None
-    }
-
-    fn clear(&mut self, arena: &mut Arena) {
-        while self.ids.len() > 0 {
-            self.pop(arena);
-        }
     }
 }
 
@@ -92,13 +95,32 @@ impl Changes {
         (self.tracked, self.removals) = (true, true);
     }
 
-    /// Forgets what waits for peers, and collects nothing but removals for them.
-    pub fn end(&mut self, arena: &mut Arena) {
+    /// Tells peers of nothing but removals, and collects nothing else for them. [`Self::discard`]
+    /// forgets what waits; whatever is left of it when collecting begins again will be told.
+    pub fn end(&mut self) {
         self.tracked = false;
-        self.dirty.clear(arena);
     }
 
-    /// The same as `begin`, for a bridge.
+    /// Forgets sessions that nobody is to be told of any more, `budget` at most.
+    pub fn discard(&mut self, arena: &mut Arena, budget: usize) {
+        if !self.tracked {
+            for _ in 0..self.dirty.ids.len().min(budget) {
+                self.dirty.take(arena);
+            }
+        }
+    }
+
+    /// Whether [`Self::discard`] has something to do.
+    pub fn needs_discard(&self) -> bool {
+        !self.tracked && self.dirty.ids.len() > 0
+    }
+
+    /// Whether the session has changes that peers will be told of.
+    pub fn waits(&self, session: &Session) -> bool {
+        self.tracked && session.flags & flag::DIRTY != 0
+    }
+
+    /// The same for a bridge, once and for all.
     pub fn begin_bridge(&mut self, side: Side) {
         self.bridged[side as usize].get_or_insert_with(|| match side {
             Side::Joolds => List::new(flag::FOR_JOOLDS, ChangeList::Joolds),
@@ -106,16 +128,10 @@ impl Changes {
         });
     }
 
-    /// The same as `end`, for a bridge.
-    pub fn end_bridge(&mut self, side: Side, arena: &mut Arena) {
-        if let Some(mut list) = self.bridged[side as usize].take() {
-            list.clear(arena);
-        }
-    }
-
     /// How much waits, at most: sessions that ended before they were told are still counted.
     pub fn pending(&self) -> usize {
-        self.dirty.ids.len() + self.removed.len()
+        let dirty = if self.tracked { self.dirty.ids.len() } else { 0 };
+        dirty + self.removed.len()
     }
 
     /// The same for a bridge.
@@ -150,7 +166,7 @@ impl Changes {
 
     /// The next changed session. None also if what waits begins with many that have ended: ask again.
     pub fn pop_dirty(&mut self, arena: &mut Arena) -> Option<SessionId> {
-        self.dirty.pop(arena)
+        if self.tracked { self.dirty.pop(arena) } else { None }
     }
 
     /// The next session that the other end of a bridge has to be told of; None as of `pop_dirty`.

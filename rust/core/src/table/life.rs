@@ -117,7 +117,7 @@ impl Table {
     pub(super) fn mark_changed(&mut self, id: SessionId) {
         self.changes.push_bridged(&mut self.arena, id);
         let session = self.arena.session_mut(id);
-        if session.flags & flag::DIRTY != 0 {
+        if self.changes.waits(session) {
             return;
         }
         session.version = session.version.wrapping_add(1);

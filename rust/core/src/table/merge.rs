@@ -107,7 +107,7 @@ impl Table {
         if !is_newer(version, session.version) {
             return false;
         }
-        if session.flags & (flag::DIRTY | flag::LOCAL) == flag::DIRTY | flag::LOCAL {
+        if session.flags & flag::LOCAL != 0 && self.changes.waits(session) {
             // It has news that wait to be told, so the peer didn't know them: they are told in a
             // version that the removal doesn't end.
             session.version = version;
@@ -130,7 +130,7 @@ impl Table {
             return;
         }
         session.version = removed;
-        let waits = session.flags & flag::DIRTY != 0;
+        let waits = self.changes.waits(session);
         self.note_version(id, removed);
         if self.changes.tracked && !waits {
             self.changes.push_dirty(&mut self.arena, id);

@@ -545,8 +545,10 @@ impl Table {
         self.arena.bib_mut(slot).flags |= bib_flag::STATIC;
     }
 
-    /// Ends sessions of removed BIB entries, looking at `budget` records at most.
+    /// Ends sessions of removed BIB entries, and forgets changes that nobody is to be told of any
+    /// more, looking at `budget` records at most for either.
     pub fn sweep(&mut self, budget: usize) {
+        self.changes.discard(&mut self.arena, budget);
         for _ in 0..budget {
             if self.dying == 0 {
                 return;
@@ -566,7 +568,7 @@ impl Table {
 
     /// Whether [`Table::sweep`] has something to do.
     pub fn needs_sweep(&self) -> bool {
-        self.dying > 0
+        self.dying > 0 || self.changes.needs_discard()
     }
 
     /// Takes other entries for pool4 instead of the present ones. BIB entries outside of them

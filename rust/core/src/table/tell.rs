@@ -26,7 +26,7 @@ impl Table {
         if on {
             self.changes.begin();
         } else {
-            self.changes.end(&mut self.arena);
+            self.changes.end();
         }
     }
 
@@ -46,24 +46,14 @@ impl Table {
         if let Some((key, version)) = self.pop_removal() {
             return Some(Change::Remove(key, version));
         }
-        let id = loop {
-            let id = self.changes.pop_dirty(&mut self.arena)?;
-            self.arena.session_mut(id).flags &= !flag::TOUCHED;
-            // The end of a session that waits to be swept is told then.
-            if self.arena.bib(self.arena.bib_of(id)).is_live() {
-                break id;
-            }
-        };
+        let id = self.changes.pop_dirty(&mut self.arena)?;
+        self.arena.session_mut(id).flags &= !flag::TOUCHED;
         Some(Change::Upsert(self.told(now, id)))
     }
 
-    /// Whether sessions are collected for who is at the other end of a bridge.
-    pub fn track_bridge(&mut self, side: Side, on: bool) {
-        if on {
-            self.changes.begin_bridge(side);
-        } else {
-            self.changes.end_bridge(side, &mut self.arena);
-        }
+    /// Sessions are collected from now on for who is at the other end of a bridge.
+    pub fn track_bridge(&mut self, side: Side) {
+        self.changes.begin_bridge(side);
     }
 
     /// How many things wait for [`Table::pop_bridge`], at most.
@@ -73,12 +63,7 @@ impl Table {
 
     /// The next session that has to be told over a bridge; None as of [`Table::pop_change`].
     pub fn pop_bridge(&mut self, now: Time, side: Side) -> Option<SessionRecord> {
-        let id = loop {
-            let id = self.changes.pop_bridged(side, &mut self.arena)?;
-            if self.arena.bib(self.arena.bib_of(id)).is_live() {
-                break id;
-            }
-        };
+        let id = self.changes.pop_bridged(side, &mut self.arena)?;
         if !self.changes.tracked {
             self.arena.session_mut(id).flags &= !flag::TOUCHED;
         }

@@ -38,8 +38,8 @@ const SCAN_BUDGET: usize = 1024;
 pub trait Bridged {
     /// Merges a session that was told without a version. `timeout_ms` is its timer's.
     fn hear(&mut self, now: Time, side: Side, session: &Session) -> Learned;
-    /// Whether sessions are collected that have to be told over the bridge.
-    fn track_bridge(&mut self, side: Side, on: bool);
+    /// Sessions that have to be told over the bridge are collected from now on.
+    fn track_bridge(&mut self, side: Side);
     /// How many wait, at most.
     fn bridge_pending(&self, side: Side) -> usize;
     /// The next of them.
@@ -354,7 +354,7 @@ impl Bridge {
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Time, table: &mut impl Bridged) {
         let started = *self.started.get_or_insert_with(|| {
-            table.track_bridge(self.side, true);
+            table.track_bridge(self.side);
             now
         });
         if !self.ready && now.millis_since(started) >= self.join_timeout {
