@@ -8,7 +8,9 @@
 //! in place of one that ended) begins a generation.
 //!
 //! Mappings that exclude each other are ordered by the latest version of their sessions, then by
-//! their addresses. So the order in which nodes hear of sessions makes no difference.
+//! their addresses. So the order in which nodes hear of sessions makes no difference. Who ends its
+//! own mapping for another tells of the other too: a peer that hears of the end and not of what
+//! took its place would have neither.
 
 use alloc::vec::Vec;
 use core::hint::black_box;
@@ -88,6 +90,7 @@ impl Table {
         if !self.has_room() && rivals == [None, None] {
             return Learned::Full.into();
         }
+        let ends_are_told = rivals.iter().flatten().any(|&slot| self.is_ours(slot));
         for slot in rivals.into_iter().flatten() {
             self.remove_bib(slot);
         }
@@ -96,6 +99,12 @@ impl Table {
             Ok(slot) => self.adopt(now, slot, record, lifetime),
             Err(_) => Learned::Full,
         };
+        if ends_are_told
+            && self.changes.tracked
+            && let Some(id) = self.find(key)
+        {
+            self.changes.push_dirty(&mut self.arena, id);
+        }
         Merge { learned, collided }
     }
 
@@ -155,6 +164,12 @@ impl Table {
             && (key.proto == Proto::Tcp || record.state == State::Established)
             && (key.proto != Proto::Icmp || key.dst4.port == key.src4.port)
             && self.pool4.contains(key.proto, key.src4.addr.to_bits(), key.src4.port)
+    }
+
+    /// Whether packets here made or used the mapping, so that peers are told of its end.
+    fn is_ours(&self, slot: u32) -> bool {
+        let bib = self.bib(slot);
+        bib.flags & bib_flag::LOCAL != 0 || bib.first.flags & flag::LOCAL != 0
     }
 
     /// Whether the mapping has to make room for the record's.

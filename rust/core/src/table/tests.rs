@@ -523,6 +523,38 @@ fn colliding_mappings_end_alike_in_any_order() {
     }
 }
 
+/// Whoever hears that a mapping gave way needn't know the one that took its place: nobody else may
+/// be left to tell of that.
+#[test]
+fn who_gives_way_tells_of_what_took_its_place() {
+    let (mut ours, mut theirs) = (table(10), table(10));
+    ours.track_changes(true);
+    let mask = told(1, 5000, 0).key.src4;
+    let slot = ours.create_bib(Proto::Udp, src6(1), mask, false).unwrap();
+    for server in 1..=3 {
+        let dst = dst4(Proto::Udp, server, 0);
+        let state = State::Established;
+        ours.create_session(Time::ZERO, slot, dst.addr.to_bits(), dst.port, state).unwrap();
+    }
+    tell(&mut ours, &mut theirs, Time::ZERO);
+    let later = told(1, 5001, 3 * COUNT);
+    assert_eq!(ours.learn(Time::ZERO, &later), Merge { learned: Learned::Applied, collided: true });
+    tell(&mut ours, &mut theirs, Time::ZERO);
+    assert_eq!(records(&theirs, Time::ZERO), records(&ours, Time::ZERO));
+    theirs.sweep(1000);
+    assert_eq!(theirs.session_count(), 1);
+    // Of a mapping that is another's that one tells.
+    let latest = told(1, 5000, 5 * COUNT);
+    assert_eq!(
+        ours.learn(Time::ZERO, &latest),
+        Merge { learned: Learned::Applied, collided: true }
+    );
+    ours.sweep(1000);
+    let changes: Vec<_> = core::iter::from_fn(|| ours.pop_change(Time::ZERO)).collect();
+    assert!(changes.iter().all(|change| matches!(change, Change::Remove(..))), "{changes:?}");
+    assert_eq!(changes.len(), 2, "those beyond the first of the mapping that was ours");
+}
+
 #[test]
 fn refuses_sessions_that_no_table_like_ours_has() {
     let mut table = table(1);
