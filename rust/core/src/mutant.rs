@@ -28,6 +28,12 @@ pub enum Mutant {
     RepeatsForever,
     /// Peers are not told that a session goes on.
     SkipsRefreshes,
+    /// A node that was cut off says that it can take over before it has what it missed.
+    StaysInService,
+    /// Removals that peers tell of are not remembered.
+    ForgetsRemovals,
+    /// Snapshots lack removals.
+    HidesRemovals,
 }
 
 impl Mutant {
@@ -44,6 +50,9 @@ impl Mutant {
         Self::GivesPortsTwice,
         Self::RepeatsForever,
         Self::SkipsRefreshes,
+        Self::StaysInService,
+        Self::ForgetsRemovals,
+        Self::HidesRemovals,
     ];
 
     /// Whether the fault is in the code that this thread runs.

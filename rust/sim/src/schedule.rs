@@ -1,5 +1,6 @@
 //! Random schedules: what may happen to a cluster happens to it, and what must hold is looked at
-//! all the while and once the network is quiet again.
+//! all the while and once the network is quiet again. What chance doesn't lead to is written down:
+//! see [`Script`].
 //!
 //! What must hold:
 //!
@@ -22,7 +23,10 @@
 //! 8. No packet comes out of a translator with a wrong length or checksum, no byte of a flow is
 //!    ever wrong.
 
+mod script;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use jsync_core::mutant::{self, Mutant};
@@ -38,6 +42,8 @@ use crate::network::Link;
 use crate::rng::Rng;
 use crate::tcp::State;
 use crate::vrrp::Role;
+
+pub use script::Script;
 
 const TCP_PORT: u16 = 7001;
 const UDP_PORT: u16 = 7000;
@@ -151,34 +157,40 @@ impl Plan {
 pub fn play(seed: u64, follow: Option<&str>) -> Outcome {
     let mut rng = Rng::new(seed);
     let plan = Plan::draw(&mut rng);
-    let setup = plan.setup(rng.next_u64());
-    let cluster = Cluster::new(&setup).expect("every plan is a valid configuration");
-    let text = format!("{plan:?}");
-    // Each has its slice, but any of them may be the first to see a flow.
-    let apart = plan.spread.is_some();
-    let mut player = Player {
-        plan,
-        cluster,
-        rng,
-        samples: VecDeque::new(),
-        told: Vec::new(),
-        apart,
-        last_death: 0,
-        next_port: 20_000,
-        violations: Vec::new(),
-        mappings: BTreeSet::new(),
-        follow: follow.map(str::to_string),
-    };
+    let mut player = Player::new(plan, rng);
+    player.follow = follow.map(str::to_string);
     player.play();
-    let mut violations = player.violations;
-    violations.extend(player.cluster.violations);
-    Outcome { plan: text, violations, log: player.cluster.log }
+    player.outcome()
 }
 
-/// The first seed, of those below `limit`, whose schedule shows that the code has this fault.
-pub fn catches(mutant: Mutant, limit: u64) -> Option<u64> {
-    let violates = |&seed: &u64| !play(seed, None).violations.is_empty();
-    mutant::with(mutant, || (0..limit).find(violates))
+/// What shows a fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Catch {
+    /// The random schedule of a seed.
+    Seed(u64),
+    /// One of those that are written down.
+    Script(Script),
+}
+
+impl fmt::Display for Catch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Seed(seed) => write!(f, "seed {seed}"),
+            Self::Script(script) => write!(f, "script {script}"),
+        }
+    }
+}
+
+/// What shows that the code has this fault: the script that is meant for it, if there is one, else
+/// the first of the seeds below `limit`.
+pub fn catches(mutant: Mutant, limit: u64) -> Option<Catch> {
+    mutant::with(mutant, || match Script::meant_for(mutant) {
+        Some(script) => (!script.play(None).violations.is_empty()).then_some(Catch::Script(script)),
+        None => {
+            let violates = |&seed: &u64| !play(seed, None).violations.is_empty();
+            (0..limit).find(violates).map(Catch::Seed)
+        }
+    })
 }
 
 /// The daemons that ran at a moment.
@@ -219,14 +231,40 @@ struct Player {
 }
 
 impl Player {
-    fn play(&mut self) {
-        let plan = self.plan.clone();
-        self.cluster.network.links().for_each(|link| *link = plan.link.clone());
-        self.cluster.packet_loss = plan.packet_loss;
-        self.cluster.on_host(Side::Four, |host, _| host.listen(TCP_PORT));
-        self.cluster.on_host(Side::Six, |host, _| {
+    fn new(plan: Plan, mut rng: Rng) -> Self {
+        let setup = plan.setup(rng.next_u64());
+        let mut cluster = Cluster::new(&setup).expect("every plan is a valid configuration");
+        cluster.network.links().for_each(|link| *link = plan.link.clone());
+        cluster.packet_loss = plan.packet_loss;
+        cluster.on_host(Side::Four, |host, _| host.listen(TCP_PORT));
+        cluster.on_host(Side::Six, |host, _| {
             STATIC_PORTS.iter().for_each(|&(_, port6)| host.listen(port6));
         });
+        Self {
+            // Each has its slice, but any of them may be the first to see a flow.
+            apart: plan.spread.is_some(),
+            plan,
+            cluster,
+            rng,
+            samples: VecDeque::new(),
+            told: Vec::new(),
+            last_death: 0,
+            next_port: 20_000,
+            violations: Vec::new(),
+            mappings: BTreeSet::new(),
+            follow: None,
+        }
+    }
+
+    fn outcome(self) -> Outcome {
+        let plan = format!("{:?}", self.plan);
+        let mut violations = self.violations;
+        violations.extend(self.cluster.violations);
+        Outcome { plan, violations, log: self.cluster.log }
+    }
+
+    fn play(&mut self) {
+        let plan = self.plan.clone();
         for machine in 0..plan.nodes {
             self.start(machine);
             let pause = self.rng.below(millis(300));
@@ -238,6 +276,11 @@ impl Player {
             self.run(pause);
             self.something_happens();
         }
+        self.end();
+    }
+
+    /// All is well again, and no packet flows: what must hold then?
+    fn end(&mut self) {
         self.heal();
         self.run(seconds(2));
         self.silence();
@@ -246,7 +289,7 @@ impl Player {
         }
         self.check_equal();
         self.check_quiet();
-        if plan.drain {
+        if self.plan.drain {
             self.check_drained();
         } else {
             self.check_told();

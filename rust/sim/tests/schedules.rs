@@ -1,13 +1,21 @@
 //! Random schedules, as many as a test run affords; `make sim` plays more.
 
 use jsync_core::mutant::Mutant;
-use jsync_sim::schedule;
+use jsync_sim::schedule::{self, Script};
 
 #[test]
 fn invariants_hold() {
     for seed in 0..60 {
         let outcome = schedule::play(seed, None);
         assert!(outcome.violations.is_empty(), "seed {seed}: {:#?}", outcome.violations);
+    }
+}
+
+#[test]
+fn scripts_hold() {
+    for script in Script::ALL {
+        let outcome = script.play(None);
+        assert!(outcome.violations.is_empty(), "{script}: {:#?}", outcome.violations);
     }
 }
 

@@ -154,6 +154,9 @@ impl Sync {
 
     /// The peer whose sessions are still missing after this node was cut off.
     pub fn catching_up(&self) -> Option<u16> {
+        if Mutant::StaysInService.is_on() {
+            return None;
+        }
         let missed = |(_, known): &(u16, &Incarnation)| known.is_up() && known.is_behind();
         self.cut_off.and_then(|_| Some(self.peers.known().find(missed)?.0))
     }
@@ -663,7 +666,9 @@ impl Sync {
                 match change {
                     Change::Upsert(session) => applied |= self.take(now, session, since, sessions),
                     Change::Remove(key, version) => {
-                        self.graves.bury(now, *key, *version);
+                        if !Mutant::ForgetsRemovals.is_on() {
+                            self.graves.bury(now, *key, *version);
+                        }
                         sessions.unlearn(now, key, *version);
                     }
                 }

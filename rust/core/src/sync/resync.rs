@@ -265,6 +265,7 @@ impl Serve {
                 // Who has the session knows better than to tell of its removal.
                 if let Some((key, version)) = grave.filter(|(key, _)| wants(key))
                     && !sessions.has(&key)
+                    && !Mutant::HidesRemovals.is_on()
                 {
                     record::put(&mut buf, &Change::Remove(key, version));
                     count += 1;

@@ -1,5 +1,6 @@
-//! `sim N` plays N random schedules, `sim --seed S` plays one and tells all that happens; with
-//! `--follow TEXT` also what becomes of the sessions that contain the text, say `#20001`.
+//! `sim N` plays N random schedules and those that are written down, and looks whether the mutants
+//! are caught. `sim --seed S` and `sim --script NAME` play one schedule and tell all that happens;
+//! with `--follow TEXT` also what becomes of the sessions that contain the text, say `#20001`.
 //! `sim modes` shows what connections notice of active/active in each mode.
 
 use std::num::NonZero;
@@ -7,22 +8,29 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use jsync_core::mutant::Mutant;
-use jsync_sim::{modes, schedule};
+use jsync_sim::modes;
+use jsync_sim::schedule::{self, Outcome, Script};
 
 /// Schedules that may be played until a mutant is caught.
 const SEARCH: u64 = 1000;
 /// Schedules between two words about how far it is.
-const PROGRESS: u64 = 5000;
-const USAGE: &str = "usage: sim SCHEDULES [FIRST-SEED] | sim --seed SEED [--follow SESSION] | \
-    sim modes [SEED]";
+const PROGRESS: u64 = 1000;
+const USAGE: &str = "usage: sim SCHEDULES [FIRST-SEED] | \
+    sim --seed SEED | --script NAME [--follow SESSION] | sim modes [SEED]";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let number = |text: &str| text.parse::<u64>().ok();
     match *arguments {
-        ["--seed", seed] => number(seed).map(|seed| replay(seed, None)),
-        ["--seed", seed, "--follow", text] => number(seed).map(|seed| replay(seed, Some(text))),
+        ["--seed", seed] => number(seed).map(|seed| tell(&schedule::play(seed, None))),
+        ["--seed", seed, "--follow", text] => {
+            number(seed).map(|seed| tell(&schedule::play(seed, Some(text))))
+        }
+        ["--script", name] => script(name).map(|script| tell(&script.play(None))),
+        ["--script", name, "--follow", text] => {
+            script(name).map(|script| tell(&script.play(Some(text))))
+        }
         ["modes"] => Some(show_modes(0)),
         ["modes", seed] => number(seed).map(show_modes),
         [count] => number(count).map(|count| play(count, 0)),
@@ -33,6 +41,10 @@ fn main() -> ExitCode {
         eprintln!("{USAGE}");
         ExitCode::from(2)
     })
+}
+
+fn script(name: &str) -> Option<Script> {
+    Script::ALL.into_iter().find(|script| script.to_string() == name)
 }
 
 fn show_modes(seed: u64) -> ExitCode {
@@ -46,6 +58,12 @@ fn show_modes(seed: u64) -> ExitCode {
 fn play(count: u64, first: u64) -> ExitCode {
     let failed = AtomicU64::new(0);
     let played = AtomicU64::new(0);
+    for script in Script::ALL {
+        if let Some(violation) = script.play(None).violations.first() {
+            failed.fetch_add(1, Ordering::Relaxed);
+            println!("script {script}: {violation}");
+        }
+    }
     share(count, |number| {
         let seed = first + number;
         if let Some(violation) = schedule::play(seed, None).violations.first() {
@@ -57,7 +75,8 @@ fn play(count: u64, first: u64) -> ExitCode {
         }
         let played = played.fetch_add(1, Ordering::Relaxed) + 1;
         if played.is_multiple_of(PROGRESS) && played < count {
-            eprintln!("{played} of {count} schedules");
+            let failed = failed.load(Ordering::Relaxed);
+            eprintln!("{played} of {count} schedules, {failed} of them with violations");
         }
     });
     let caught = AtomicU64::new(0);
@@ -65,9 +84,9 @@ fn play(count: u64, first: u64) -> ExitCode {
     share(mutants, |number| {
         let mutant = Mutant::ALL[number as usize];
         match schedule::catches(mutant, SEARCH) {
-            Some(seed) => {
+            Some(catch) => {
                 caught.fetch_add(1, Ordering::Relaxed);
-                println!("{mutant:?}: caught by seed {seed}");
+                println!("{mutant:?}: caught by {catch}");
             }
             None => println!("{mutant:?}: not caught by {SEARCH} schedules"),
         }
@@ -96,8 +115,7 @@ fn share(count: u64, work: impl Fn(u64) + Sync) {
     });
 }
 
-fn replay(seed: u64, follow: Option<&str>) -> ExitCode {
-    let outcome = schedule::play(seed, follow);
+fn tell(outcome: &Outcome) -> ExitCode {
     println!("{}", outcome.plan);
     for line in &outcome.log {
         let name = char::from(b'J' + line.machine as u8);
