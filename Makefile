@@ -42,8 +42,8 @@ test: test-rust test-python ## all tests; those that need root say so when they 
 test-rust: setup
 	cargo test --workspace --quiet
 
-test-python: setup
-	$(BIN)/pytest
+test-python: setup # suites that mostly wait, two at a time
+	$(BIN)/pytest --numprocesses 2
 
 lint: setup ## formatting, clippy, ruff, mypy: warnings are errors
 	cargo fmt --all --check

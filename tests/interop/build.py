@@ -20,6 +20,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from machine import NICE
 from packaging.requirements import Requirement
 
 HERE = Path(__file__).parent
@@ -124,7 +125,7 @@ def _forget(pattern: str) -> None:
 
 def _run(argv: list[str], **options: object) -> str:
     done = subprocess.run(
-        argv,
+        [*NICE, *argv],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
