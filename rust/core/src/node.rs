@@ -17,7 +17,7 @@ use crate::sync::frame::{FrameError, OpenFrame, Transmit};
 use crate::sync::joold::{self, Bridge, BridgeConfig, Bridged, Format, Talker, Timer};
 use crate::sync::{PeerStatus, Sessions, Sync, SyncConfig};
 use crate::table::{
-    Change, Holding, Learned, LogEvent, Query, SessionKey, SessionRecord, Side, State,
+    Change, Holding, Learned, LogEvent, Merge, Query, SessionKey, SessionRecord, Side, State,
 };
 use crate::time::Time;
 
@@ -341,7 +341,7 @@ impl Bridged for Nat64 {
 }
 
 impl Sessions for Nat64 {
-    fn learn(&mut self, now: Time, record: &SessionRecord) -> Learned {
+    fn learn(&mut self, now: Time, record: &SessionRecord) -> Merge {
         self.learn(now, record)
     }
 

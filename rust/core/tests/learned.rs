@@ -42,12 +42,12 @@ fn sessions_of_nobody_are_refused() {
     }
     let mut nat64 = nat();
     for record in &refused {
-        assert_eq!(nat64.learn(T0, record), Learned::Rejected, "{record:?}");
+        assert_eq!(nat64.learn(T0, record).learned, Learned::Rejected, "{record:?}");
         assert_eq!(nat64.hear(T0, Side::Joolds, record, 300_000), Learned::Rejected, "{record:?}");
     }
     assert_eq!((nat64.session_count(), nat64.bib_count()), (0, 0));
     assert_eq!(nat64.stats.value(Counter::SyncRejected), 2 * refused.len() as u64);
-    assert_eq!(nat64.learn(T0, &good), Learned::Applied);
+    assert_eq!(nat64.learn(T0, &good).learned, Learned::Applied);
     assert_eq!(nat64.stats.value(Counter::SessionsLearned), 1);
 }
 
@@ -92,7 +92,7 @@ fn a_waiting_syn_is_met_by_a_peers_session() {
         let mut nat64 = nat();
         nat64.track_changes(true);
         assert_eq!(send(&mut nat64, T0, &syn).0, Outcome::Consumed);
-        assert_eq!(nat64.learn(T0, &told), Learned::Applied);
+        assert_eq!(nat64.learn(T0, &told).learned, Learned::Applied);
         nat64.scan(T0, 0, 100, &mut |record| assert_eq!(record.state, becomes, "{told:?}"));
         // Only what was found out here is news to peers.
         let news = nat64.pop_change(T0);

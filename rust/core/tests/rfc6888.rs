@@ -230,7 +230,7 @@ fn blocks_survive_a_failover() {
     }
     while let Some(change) = old.pop_change(T0) {
         let Change::Upsert(record) = change else { panic!() };
-        assert_eq!(new.learn(T0, &record), Learned::Applied);
+        assert_eq!(new.learn(T0, &record).learned, Learned::Applied);
     }
     assert_eq!(lines(&mut new), [""; 0], "only who translates tells");
     for node in 0..10 {
@@ -255,7 +255,7 @@ fn a_mapping_in_anothers_block_is_told_by_itself() {
         lifetime_ms: 60_000,
         version: 1,
     };
-    assert_eq!(nat64.learn(T0, &record), Learned::Applied);
+    assert_eq!(nat64.learn(T0, &record).learned, Learned::Applied);
     lines(&mut nat64);
     assert_eq!(udp_from(&mut nat64, T0, "2001:db8:9::a", 5000, 2), Outcome::Forward);
     let told = format!("event=bib-added proto=udp src6=2001:db8:9::a#5000 src4={mine}");

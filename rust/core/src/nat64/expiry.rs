@@ -135,7 +135,7 @@ mod tests {
         let (src6, src4) = (node(mapping), mask(mapping));
         let key = SessionKey { proto: Proto::Udp, src6, src4, dst4 };
         let record = SessionRecord { key, state: State::Established, lifetime_ms, version: 1 };
-        assert_eq!(nat64.learn(now, &record), crate::table::Learned::Applied);
+        assert_eq!(nat64.learn(now, &record).learned, crate::table::Learned::Applied);
     }
 
     #[test]

@@ -179,7 +179,7 @@ impl Nat64 {
     // ---- Synchronisation ----
 
     /// Merges a peer's session.
-    pub fn learn(&mut self, now: Time, record: &SessionRecord) -> Learned {
+    pub fn learn(&mut self, now: Time, record: &SessionRecord) -> Merge {
         let merge = if self.is_misplaced(&record.key) {
             Learned::Rejected.into()
         } else {
@@ -188,7 +188,8 @@ impl Nat64 {
         if merge.learned == Learned::Applied && !self.stored.is_empty() {
             self.meet_stored(now, record);
         }
-        self.count_merge(merge)
+        self.count_merge(merge);
+        merge
     }
 
     /// A peer has seen the IPv6 node's SYN of a connection; if the IPv4 node's waits here, both
@@ -219,7 +220,7 @@ impl Nat64 {
             || !crate::addr::is_unicast4(key.dst4.addr)
     }
 
-    fn count_merge(&mut self, merge: Merge) -> Learned {
+    fn count_merge(&mut self, merge: Merge) {
         if merge.collided {
             self.stats.count(Counter::SyncCollisions);
         }
@@ -230,7 +231,6 @@ impl Nat64 {
             Learned::Unchanged | Learned::Stale | Learned::Collision => {}
         }
         self.count_bibs();
-        merge.learned
     }
 
     /// Merges a peer's removal; false if the table has no such session or a later version of it.
@@ -267,7 +267,8 @@ impl Nat64 {
         } else {
             self.table.hear(now, side, &record, timeout_ms)
         };
-        self.count_merge(merge)
+        self.count_merge(merge);
+        merge.learned
     }
 
     /// Whether changes are collected for synchronisation. At first they are not.

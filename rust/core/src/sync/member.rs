@@ -557,7 +557,7 @@ impl Sync {
         }
         // Whoever was overtaken may be about sessions that are gone by now.
         let since = Some(since).filter(|_| arrival != Arrival::InOrder);
-        self.apply(now, &mut reader, count, since, sessions)?;
+        self.apply(now, node, &mut reader, count, since, sessions)?;
         Ok(())
     }
 
@@ -578,7 +578,7 @@ impl Sync {
             fetch.arrive(now, &head, self.requests, count, plan);
         }
         let since = Some(known.since);
-        let news = self.apply(now, &mut reader, count, since, sessions)?;
+        let news = self.apply(now, node, &mut reader, count, since, sessions)?;
         if let Some(fetch) = &mut self.fetch {
             fetch.news |= news;
         }
@@ -637,11 +637,13 @@ impl Sync {
         }
     }
 
-    /// Hands `count` changes to the table; true if any session was news. What may be old doesn't
-    /// bring back what was removed since the sender is known: `since` is None for what isn't.
+    /// Hands `count` changes that a peer told of to the table; true if any session was news. What
+    /// may be old doesn't bring back what was removed since the peer is known: `since` is None for
+    /// what isn't.
     pub(super) fn apply(
         &mut self,
         now: Time,
+        node: u16,
         reader: &mut Reader<'_>,
         count: u16,
         since: Option<Time>,
@@ -664,7 +666,9 @@ impl Sync {
             sessions.look_ahead(&batch);
             for change in &batch {
                 match change {
-                    Change::Upsert(session) => applied |= self.take(now, session, since, sessions),
+                    Change::Upsert(session) => {
+                        applied |= self.take(now, node, session, since, sessions);
+                    }
                     Change::Remove(key, version) => {
                         if !Mutant::ForgetsRemovals.is_on() {
                             self.graves.bury(now, *key, *version);
@@ -682,6 +686,7 @@ impl Sync {
     fn take(
         &mut self,
         now: Time,
+        node: u16,
         session: &SessionRecord,
         since: Option<Time>,
         sessions: &mut impl Sessions,
@@ -690,7 +695,11 @@ impl Sync {
         if since.is_some_and(|since| removed(since).is_some()) && !Mutant::AppliesAnything.is_on() {
             return false;
         }
-        let applied = sessions.learn(now, session) == Learned::Applied;
+        let merge = sessions.learn(now, session);
+        if merge.collided {
+            self.peers.collided(node, merge.learned);
+        }
+        let applied = merge.learned == Learned::Applied;
         // A peer that tells of it only now has had a packet of it, and had not heard of the
         // removal. Nor may others that have heard of it by now know of the packet.
         if applied

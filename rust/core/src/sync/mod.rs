@@ -25,7 +25,7 @@ mod tests;
 use core::ops::Range;
 
 use crate::stats::Stats;
-use crate::table::{Change, Holding, Learned, Query, SessionKey, SessionRecord};
+use crate::table::{Change, Holding, Merge, Query, SessionKey, SessionRecord};
 use crate::time::Time;
 
 pub use config::{Durability, SyncConfig};
@@ -37,7 +37,7 @@ pub use peer::PeerStatus;
 /// The table as synchronisation sees it.
 pub trait Sessions {
     /// Merges a peer's session.
-    fn learn(&mut self, now: Time, record: &SessionRecord) -> Learned;
+    fn learn(&mut self, now: Time, record: &SessionRecord) -> Merge;
     /// Begins to load what merging these changes will look at.
     fn look_ahead(&self, _changes: &[Change]) {}
     /// Merges a peer's removal.

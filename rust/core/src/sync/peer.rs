@@ -6,6 +6,7 @@ use crate::sync::digest::Field;
 use crate::sync::message::{Arrived, UpdateRange};
 use crate::sync::resync::Plan;
 use crate::sync::sequence::{Incoming, ReplayWindow};
+use crate::table::Learned;
 use crate::time::Time;
 
 /// The state of a peer. [`State::next`] is the whole machine.
@@ -140,6 +141,10 @@ pub(crate) struct Incarnation {
     pub ack_due: bool,
     /// Its table has sessions that we may lack: it has to be fetched.
     pub lacking: bool,
+    /// Sessions that it told of were refused, since a mapping here excludes them.
+    pub refused: bool,
+    /// A mapping here has given way since: its table has to be compared again.
+    pub again: bool,
     /// What is being fetched of it, and how far that got.
     pub plan: Option<Plan>,
     /// When to try to fetch it, after a failure.
@@ -174,6 +179,8 @@ impl Incarnation {
             ack_seq: 0,
             ack_due: false,
             lacking: false,
+            refused: false,
+            again: false,
             plan: None,
             fetch_at: now,
             greeted: false,
@@ -189,7 +196,7 @@ impl Incarnation {
 
     /// Whether its table has to be fetched and it would answer.
     pub fn is_fetchable(&self) -> bool {
-        self.is_up() && self.lacking && self.greeted
+        self.is_up() && (self.lacking || self.again) && self.greeted
     }
 
     /// Whether it has told of sessions, or has some, that haven't come yet.
@@ -259,6 +266,20 @@ impl Peers {
     /// The incarnation of this peer that is believed in.
     pub fn known_mut(&mut self, node: u16) -> Option<&mut Incarnation> {
         self.all.get_mut(&node)?.known.as_mut()
+    }
+
+    /// A mapping here stood against a session that this peer told of. One that gives way may be
+    /// that for which others were refused, which would be missing here until they are told again.
+    pub fn collided(&mut self, node: u16, learned: Learned) {
+        if learned == Learned::Collision {
+            if let Some(known) = self.known_mut(node) {
+                known.refused = true;
+            }
+            return;
+        }
+        for known in self.all.values_mut().filter_map(|peer| peer.known.as_mut()) {
+            known.again |= core::mem::take(&mut known.refused);
+        }
     }
 }
 

@@ -134,7 +134,7 @@ impl Sync {
         for _ in 0..count {
             let id = reader.u64().ok_or(Malformed)?;
             let found = u16::from(reader.u8().ok_or(Malformed)?);
-            self.apply(now, &mut reader, found, Some(since), sessions)?;
+            self.apply(now, node, &mut reader, found, Some(since), sessions)?;
             let Some(open) = self.pulls.open.get_mut(&id) else { continue };
             open.retain(|&asked| asked != node);
             if found > 0 || open.is_empty() {

@@ -315,6 +315,11 @@ impl Sync {
                 let joining = !self.reason.ready() && self.joined.is_none();
                 let mut comparison = None;
                 if let Some(known) = self.peers.known_mut(node) {
+                    known.refused = false;
+                    if core::mem::take(&mut known.again) {
+                        known.lacking = true;
+                        known.plan = None;
+                    }
                     if joining {
                         known.plan.get_or_insert_default();
                     } else if known.plan.is_none() {

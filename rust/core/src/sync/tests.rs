@@ -1,5 +1,6 @@
 //! The protocol on a small network, with a table that is a map.
 
+mod laws;
 pub(super) mod net;
 mod partitions;
 mod removals;

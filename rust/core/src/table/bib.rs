@@ -21,8 +21,8 @@ pub struct Bib {
     pub port4: u16,
     /// How many sessions it has, the one inside included.
     pub sessions: u32,
-    /// The latest version that one of its sessions has had: of two mappings that exclude each
-    /// other, the later stays.
+    /// The version of one of its sessions, the latest unless that has ended: of two mappings that
+    /// exclude each other, the later stays.
     pub newest: u32,
     /// A [`Proto`] as its number.
     proto: u8,
@@ -49,6 +49,8 @@ pub mod bib_flag {
     pub const DYING: u8 = 4;
     /// The entry is counted in a port block.
     pub const IN_BLOCK: u8 = 16;
+    /// `newest` is the version of a session that has ended.
+    pub const OUTDATED: u8 = 32;
 }
 
 impl Bib {

@@ -131,8 +131,10 @@ impl Table {
     pub(super) fn note_version(&mut self, id: SessionId, version: u32) {
         let slot = self.arena.bib_of(id);
         let bib = self.arena.bib_mut(slot);
-        if bib.sessions <= 1 || is_newer(version, bib.newest) {
+        let outdated = bib.sessions <= 1 || bib.flags & bib_flag::OUTDATED != 0;
+        if outdated || is_newer(version, bib.newest) {
             bib.newest = version;
+            bib.flags &= !bib_flag::OUTDATED;
         }
     }
 

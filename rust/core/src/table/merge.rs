@@ -7,8 +7,9 @@
 //! forgotten. What goes back (a RST, the end of an established session's lifetime, a new session
 //! in place of one that ended) begins a generation.
 //!
-//! Mappings that exclude each other are ordered by the latest version of their sessions, then by
-//! their addresses. So the order in which nodes hear of sessions makes no difference. Who ends its
+//! Mappings that exclude each other are ordered by the versions of the sessions that they have, then
+//! by their addresses. So two nodes that take each other's tables, until neither has news for the
+//! other, have the same, whatever they heard before. Who ends its
 //! own mapping for another tells of the other too: a peer that hears of the end and not of what
 //! took its place would have neither.
 
@@ -176,6 +177,11 @@ impl Table {
     fn yields(&self, bib: &Bib, record: &SessionRecord) -> bool {
         if bib.is_static() {
             return false;
+        }
+        if bib.flags & bib_flag::OUTDATED != 0 {
+            // What it still has may be older than the record. Else that has to make room in turn,
+            // where a peer tells of it.
+            return true;
         }
         if bib.newest != record.version {
             return is_newer(record.version, bib.newest);

@@ -498,6 +498,14 @@ impl Table {
         {
             subscribers.remove_session(&self.keys, bib.subscriber);
         }
+        if !is_newer(bib.newest, session.version) {
+            // Peers may never have heard of it: it says nothing any more about the others.
+            if bib.first.is_live() {
+                bib.newest = bib.first.version;
+            } else {
+                bib.flags |= bib_flag::OUTDATED;
+            }
+        }
         if bib.sessions == 0 {
             if bib.flags & bib_flag::DYING != 0 {
                 self.dying -= 1;

@@ -523,6 +523,32 @@ fn colliding_mappings_end_alike_in_any_order() {
     }
 }
 
+/// What stands for a mapping is a session that it has: one that has ended is known to who heard of
+/// it, and two nodes would each hold to its own mapping for ever.
+#[test]
+fn a_session_that_has_ended_does_not_keep_another_mapping_out() {
+    let session = |server: u8, version| {
+        let mut record = told(1, 5000, version);
+        record.key.dst4 = dst4(Proto::Udp, server, 0);
+        record
+    };
+    let (kept, ended, other) = (session(1, 3), session(2, 8), told(2, 5000, 6));
+    for order in [[kept, ended], [ended, kept]] {
+        let mut table = table(10);
+        for record in order {
+            assert_eq!(table.learn(Time::ZERO, &record).learned, Learned::Applied);
+        }
+        assert_eq!(table.learn(Time::ZERO, &other).learned, Learned::Collision);
+        assert!(table.unlearn(&ended.key, 9));
+        assert_eq!(table.learn(Time::ZERO, &other).learned, Learned::Applied);
+        // And back, when a packet of the other has come.
+        let later = SessionRecord { version: 7, ..kept };
+        assert_eq!(table.learn(Time::ZERO, &later).learned, Learned::Applied);
+        assert_eq!(table.learn(Time::ZERO, &other).learned, Learned::Collision);
+        table.check(Time::ZERO);
+    }
+}
+
 /// Whoever hears that a mapping gave way needn't know the one that took its place: nobody else may
 /// be left to tell of that.
 #[test]

@@ -8,7 +8,7 @@ use crate::stats::Stats;
 use crate::sync::digest::Field;
 use crate::sync::frame::Keyring;
 use crate::sync::{Event, Sessions, Sync, SyncConfig};
-use crate::table::{Change, Learned, SessionKey, SessionRecord, State};
+use crate::table::{Change, Learned, Merge, SessionKey, SessionRecord, State};
 use crate::time::Time;
 use crate::tuple::{Endpoint4, Endpoint6, Proto};
 
@@ -53,14 +53,14 @@ pub fn session(number: u32, version: u32) -> SessionRecord {
 }
 
 impl Sessions for Model {
-    fn learn(&mut self, _now: Time, record: &SessionRecord) -> Learned {
+    fn learn(&mut self, _now: Time, record: &SessionRecord) -> Merge {
         if self.sessions.get(&record.key).is_some_and(|ours| ours.version >= record.version) {
-            return Learned::Unchanged;
+            return Learned::Unchanged.into();
         }
         if self.sessions.insert(record.key, *record).is_none() {
             self.slots.push(record.key);
         }
-        Learned::Applied
+        Learned::Applied.into()
     }
 
     fn unlearn(&mut self, _now: Time, key: &SessionKey, version: u32) -> bool {
