@@ -12,10 +12,10 @@ use jsync_core::table::SessionKey;
 use jsync_core::time::Time;
 use jsync_core::tuple::{Endpoint4, Endpoint6, Proto};
 
-use crate::clock::{Clock, Micros, seconds};
+use crate::clock::{Clock, Micros, millis, seconds};
 use crate::cluster::{Setup, Table};
 use crate::rng::Rng;
-use crate::vrrp::{Role, Router, Say};
+use crate::vrrp::{PREEMPT_DELAY, Role, Router, Say};
 
 /// Frames or packets that a node may have to say at once: more is a flood.
 const DRAIN_LIMIT: usize = 4096;
@@ -93,13 +93,15 @@ impl Machine {
         let id = index as u16 + 1;
         // J 250, K 225, L 200 and so on.
         let priority = 250u8.saturating_sub(25 * index as u8);
+        // Who was cut off has to hear of it before it takes over.
+        let preempt_delay = PREEMPT_DELAY.max(millis(2 * u64::from(setup.sync.hello_interval)));
         Self {
             plugged: true,
             boots: 0,
             removals: BTreeMap::new(),
             id,
             keys: if setup.sync.plaintext { Vec::new() } else { vec![key] },
-            router: Router::new(id, priority),
+            router: Router::new(id, priority, preempt_delay),
             router_planned: None,
             read_pause: 0,
             buffer: VecDeque::new(),

@@ -7,7 +7,7 @@ use crate::clock::{Micros, millis};
 pub const ADVERT_INTERVAL: Micros = millis(100);
 
 /// How long a router watches a MASTER of lower priority before it takes over, as generated
-/// configurations have it.
+/// configurations have it: longer than nodes of the usual `hello-interval` need to hear each other.
 pub const PREEMPT_DELAY: Micros = millis(2000);
 
 /// What a router is.
@@ -36,6 +36,7 @@ pub struct Router {
     id: u16,
     priority: u8,
     role: Role,
+    preempt_delay: Micros,
     timer: Option<Micros>,
     /// When the MASTER of lower priority, which it hears, has had its time.
     preempt_at: Option<Micros>,
@@ -44,8 +45,8 @@ pub struct Router {
 impl Router {
     /// A router that takes no part yet. Of two with equal priority the one with the higher `id`
     /// wins, as the higher address does.
-    pub fn new(id: u16, priority: u8) -> Self {
-        Self { id, priority, role: Role::Fault, timer: None, preempt_at: None }
+    pub fn new(id: u16, priority: u8, preempt_delay: Micros) -> Self {
+        Self { id, priority, role: Role::Fault, preempt_delay, timer: None, preempt_at: None }
     }
 
     /// What it is.
@@ -86,7 +87,7 @@ impl Router {
                 self.wait(now);
             }
             Role::Backup => {
-                if now < *self.preempt_at.get_or_insert(now + PREEMPT_DELAY) {
+                if now < *self.preempt_at.get_or_insert(now + self.preempt_delay) {
                     self.wait(now);
                 }
             }
@@ -132,7 +133,7 @@ mod tests {
     use super::*;
 
     fn able(id: u16, priority: u8) -> Router {
-        let mut router = Router::new(id, priority);
+        let mut router = Router::new(id, priority, PREEMPT_DELAY);
         router.set_able(0, true, &mut Vec::new());
         router
     }
@@ -191,7 +192,7 @@ mod tests {
 
     #[test]
     fn who_is_not_able_takes_no_part() {
-        let mut router = Router::new(1, 250);
+        let mut router = Router::new(1, 250, PREEMPT_DELAY);
         assert_eq!(router.poll_timeout(), None);
         router.handle_advert(0, 2, 100, &mut Vec::new());
         assert_eq!(router.role(), Role::Fault);
