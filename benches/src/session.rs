@@ -3,6 +3,7 @@
 use std::process::Command;
 use std::time::Duration;
 
+use jsync_core::config::Pool4Entry;
 use jsync_core::nat64::Nat64;
 use jsync_core::time::Time;
 
@@ -11,8 +12,11 @@ use crate::report::Report;
 
 const SIZES: [(&str, u32); 2] = [("1m", 1_000_000), ("10m", 10_000_000)];
 /// What is measured in one go.
-const WAYS: [(&str, &[&str]); 2] =
-    [("life", &["create", "bytes", "expire"]), ("random", &["expire_random"])];
+const WAYS: [(&str, &[&str]); 3] = [
+    ("life", &["create", "bytes", "expire"]),
+    ("random", &["expire_random"]),
+    ("pool4", &["pool4_cut", "pool4_cut_rest", "pool4_flush", "pool4_flush_rest"]),
+];
 /// What is said of the bursts of a measurement, behind its name.
 const LONGEST: [&str; 6] =
     ["", "_longest", "_longest_faults", "_longest_wall", "_longest_waits", "_preempted"];
@@ -54,6 +58,7 @@ pub fn run_alone(report: &mut Report, way: &str, size: &str, line: f64) {
     match way {
         "life" => life(&mut measured),
         "random" => random(&mut measured),
+        "pool4" => pool4(&mut measured),
         _ => panic!("{way} is no way to measure"),
     }
 }
@@ -127,6 +132,34 @@ fn random(measured: &mut Measured<'_>) {
         buffers.translate(&mut nat64, now, burst, true);
     }
     measured.print_bursts("expire_random", expire(&mut nat64, now), undisturbed);
+}
+
+/// Half of each address' ports are taken out of pool4, then the rest: what packets have to wait for
+/// while that is done, and for what is left to do afterwards.
+fn pool4(measured: &mut Measured<'_>) {
+    let now = Time::from_millis(1_000);
+    let mut nat64 = nat64(measured.count, "198.51.100.0/24", "1024-65535");
+    drop(open(&mut nat64, UDP64, measured.count, now));
+    nat64.track_changes(true);
+    for (what, ports) in [("pool4_cut", "1024-32767"), ("pool4_flush", "0-65535")] {
+        let gone = Pool4Entry {
+            protocol: None,
+            prefix: "198.51.100.0/24".parse().expect("a prefix"),
+            ports: ports.parse().expect("a range"),
+            node: None,
+            mark: 0,
+        };
+        let change = Took::by(|| nat64.pool4_exclude(&gone).expect("pool4 has the ports"));
+        let us = |time: Duration| time.as_nanos() as f64 / 1e3;
+        measured.print(what, us(change.cpu), "us", None);
+        let mut rest = Bursts::default();
+        while nat64.poll_timeout().is_some_and(|due| due <= now) {
+            rest.add(Took::by(|| nat64.handle_timeout(now)));
+        }
+        measured.print(&format!("{what}_rest"), us(rest.cpu), "us", None);
+        measured.print(&format!("{what}_rest_longest"), us(rest.longest.cpu), "us", None);
+    }
+    assert_eq!(nat64.session_count(), 0);
 }
 
 /// Has all sessions end. A burst is a call: what packets may have to wait for.

@@ -8,6 +8,8 @@ use common::*;
 use jsync_core::config::{Globals, Pool4Entry, StaticBib};
 use jsync_core::nat64::{ChangeError, Nat64};
 use jsync_core::packet::Outcome;
+use jsync_core::stats::DropReason;
+use jsync_core::table::Change;
 use jsync_core::time::Time;
 use jsync_core::tuple::{Endpoint4, Endpoint6, Proto};
 
@@ -23,6 +25,13 @@ fn out(nat64: &mut Nat64, now: Time, port: u16) -> Wire {
 fn port_of(packet: &Wire) -> u16 {
     let Wire::V4(_, _, L4::Udp { src, .. }) = packet else { panic!("{packet:?}") };
     *src
+}
+
+/// Masks of all BIB entries.
+fn masks(nat64: &Nat64) -> Vec<Endpoint4> {
+    let mut masks = Vec::new();
+    nat64.bib_scan(0, 10_000, &mut |bib| masks.push(bib.src4));
+    masks
 }
 
 fn entry(prefix: &str, ports: &str) -> Pool4Entry {
@@ -76,6 +85,8 @@ fn pool4_changes_keep_what_they_can() {
     assert_eq!(port_of(&out(&mut nat64, T0, 5000)), port);
     nat64.pool4_add(entry("192.0.2.9", "1024-65535")).unwrap();
     nat64.pool4_remove(&entry("192.0.2.1", "61001-65535")).unwrap();
+    assert_eq!(masks(&nat64), []);
+    run_timers(&mut nat64, T0);
     assert_eq!((nat64.session_count(), nat64.bib_count()), (0, 0));
     assert!(matches!(out(&mut nat64, T0, 5000), Wire::V4(src, ..) if src == a4("192.0.2.9")));
 
@@ -84,9 +95,62 @@ fn pool4_changes_keep_what_they_can() {
     let huge = nat64.pool4_add(entry("10.0.0.0/8", "1024-65535")).unwrap_err();
     assert!(huge.to_string().contains("/16"), "{huge}");
     nat64.pool4_replace(Vec::new()).unwrap();
-    assert_eq!(nat64.bib_count(), 0);
+    assert_eq!(masks(&nat64), []);
     let packet = Wire::V6(a6("2001:db8::8"), embed(a4("203.0.113.16")), udp(1, 2));
     assert!(matches!(send(&mut nat64, T0, &packet.bytes()).0, Outcome::Drop(_)));
+}
+
+/// What is left to do after a removal takes its time, but nobody sees any of what is gone: not even
+/// if the transport addresses come back meanwhile.
+#[test]
+fn removed_mappings_are_gone_before_they_are_swept() {
+    const MAPPINGS: u16 = 600;
+    let mut nat64 = nat();
+    nat64.pool4_add(entry("192.0.2.2", "1024-65535")).unwrap();
+    nat64.pool4_remove(&entry("192.0.2.1", "61001-62000")).unwrap();
+    nat64.track_changes(true);
+    let before: Vec<u16> = (0..MAPPINGS).map(|n| port_of(&out(&mut nat64, T0, 5000 + n))).collect();
+    let to_old = |port| Wire::V4(a4("203.0.113.16"), a4("192.0.2.2"), udp(53, port)).bytes();
+    assert_eq!(send(&mut nat64, T0, &to_old(before[0])).0, Outcome::Forward);
+    while nat64.pop_change(T0).is_some() {}
+    out(&mut nat64, T0, 5000);
+
+    nat64.pool4_replace(vec![entry("192.0.2.1", "61001-62000")]).unwrap();
+    assert!(nat64.session_count() > 0 && nat64.poll_timeout() == Some(Time::ZERO));
+    assert_eq!(masks(&nat64), []);
+    nat64.scan(T0, 0, 10_000, &mut |record| panic!("{record:?}"));
+    let gone = |nat64: &mut Nat64| send(nat64, T0, &to_old(before[1])).0;
+    assert_eq!(gone(&mut nat64), Outcome::Drop(DropReason::NotPool4));
+    let src6 = Endpoint6 { addr: a6("2001:db8::8"), port: 5001 };
+    assert_eq!(nat64.bib_remove(Proto::Udp, Some(src6), None), Err(ChangeError::NotFound));
+    for n in [0, 1, 1] {
+        let Wire::V4(src, ..) = out(&mut nat64, T0, 5000 + n) else { panic!() };
+        assert_eq!(src, a4("192.0.2.1"));
+    }
+    assert_eq!(masks(&nat64).len(), 2);
+
+    // The same address again, and before anything was swept.
+    nat64.pool4_replace(vec![entry("192.0.2.2", "1024-65535")]).unwrap();
+    assert_eq!(masks(&nat64), []);
+    assert_eq!(gone(&mut nat64), Outcome::Drop(DropReason::NoBib));
+    let after: Vec<u16> = (0..300).map(|n| port_of(&out(&mut nat64, T0, 5000 + n))).collect();
+    let mut told = Vec::new();
+    while nat64.poll_timeout() == Some(Time::ZERO) {
+        nat64.handle_timeout(T0);
+        while let Some(change) = nat64.pop_change(T0) {
+            if let Change::Remove(key, _) = change {
+                told.push(key);
+            }
+        }
+    }
+    let count = (nat64.session_count(), nat64.bib_count(), masks(&nat64).len());
+    assert_eq!(count, (300, 300, 300));
+    for (n, port) in (0..).zip(&after) {
+        assert_eq!(port_of(&out(&mut nat64, T0, 5000 + n)), *port);
+    }
+    let of_old = told.iter().filter(|key| before.contains(&key.src4.port));
+    assert_eq!(of_old.count(), before.len(), "peers are told of the end of each");
+    assert_eq!(told.len(), before.len() + 2);
 }
 
 /// What pool4 is after transport addresses were removed from it: protocol, prefix, ports.
@@ -165,7 +229,7 @@ fn mappings_outside_of_what_was_taken_out_go_on() {
     let (low, high) = (ports[3].min(ports[4]), ports[3].max(ports[4]));
     let inside = ports.iter().filter(|&&port| (low..=high).contains(&port)).count();
     nat64.pool4_exclude(&entry("192.0.2.1", &format!("{low}-{high}"))).unwrap();
-    assert_eq!(nat64.bib_count() as usize, ports.len() - inside);
+    assert_eq!(masks(&nat64).len(), ports.len() - inside);
     for (n, port) in (0..).zip(ports) {
         let now = port_of(&out(&mut nat64, T0, 5000 + n));
         assert!(!(low..=high).contains(&now));

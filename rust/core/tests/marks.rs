@@ -210,9 +210,12 @@ fn entries_of_a_mark_come_and_go_while_running() {
     assert_eq!(mask(&mut nat64, 7, &seven).0, a4("192.0.2.7"));
     let (first, _) = mask(&mut nat64, 5, &out(2, udp(4000, 53)));
     nat64.pool4_remove(&entry).unwrap();
+    for _ in 0..2 {
+        assert_eq!(mask(&mut nat64, 5, &out(2, udp(4000, 53))).0, first);
+        assert_eq!(marked(&mut nat64, T0, 7, &seven).0, Outcome::Drop(DropReason::NoPool4Mark));
+        run_timers(&mut nat64, T0);
+    }
     assert_eq!(nat64.bib_count(), 1, "a mapping of another mark stays");
-    assert_eq!(mask(&mut nat64, 5, &out(2, udp(4000, 53))).0, first);
-    assert_eq!(marked(&mut nat64, T0, 7, &seven).0, Outcome::Drop(DropReason::NoPool4Mark));
 }
 
 proptest! {

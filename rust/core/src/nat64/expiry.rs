@@ -111,6 +111,7 @@ mod tests {
     use crate::config::Config;
     use crate::table::{SessionKey, SessionRecord};
     use crate::tuple::Endpoint4;
+    use alloc::vec::Vec;
 
     /// Packets of a burst, as the worker has them.
     const BURST: u32 = 64;
@@ -171,6 +172,24 @@ mod tests {
             assert_eq!(nat64.session_count(), SESSIONS - n * BUDGET as u32);
         }
         assert_eq!(nat64.poll_timeout(), None);
+    }
+
+    #[test]
+    fn a_call_ends_a_bounded_number_of_mappings_that_pool4_has_lost() {
+        const MAPPINGS: u32 = 4 * BUDGET as u32;
+        let (mut nat64, start) = (nat64(), Time::from_millis(1_000));
+        for n in 0..MAPPINGS {
+            learn(&mut nat64, start, n, n, 1_000_000);
+        }
+        nat64.pool4_replace(Vec::new()).unwrap();
+        nat64.bib_scan(0, 10_000, &mut |bib| panic!("{bib:?}"));
+        let mut left = MAPPINGS;
+        while nat64.poll_timeout() == Some(Time::ZERO) {
+            assert_eq!((nat64.session_count(), nat64.bib_count()), (left, left));
+            nat64.handle_timeout(start);
+            left = left.saturating_sub(BUDGET as u32);
+        }
+        assert_eq!((nat64.session_count(), nat64.bib_count()), (0, 0));
     }
 
     /// Whoever drives this calls it once before each burst.

@@ -38,7 +38,18 @@ pub(super) fn hints(table: &Table, chunk: &[Packet<'_>]) -> [Option<u32>; LEN] {
     for hint in &mut hints[..chunk.len()] {
         *hint = hint.filter(|&slot| table.bib(slot).is_live());
     }
+    if !table.pool4().is_settled() {
+        forget_strangers(table, &mut hints);
+    }
     hints
+}
+
+/// Leaves no hint to a BIB entry of which the mask isn't in pool4 any more.
+#[cold]
+fn forget_strangers(table: &Table, hints: &mut [Option<u32>; LEN]) {
+    for hint in hints {
+        *hint = hint.filter(|&slot| table.is_known(slot));
+    }
 }
 
 /// What to look for on behalf of a packet without options, extension headers or fragments. The

@@ -2,6 +2,7 @@
 //! a kernel module have to be told, who know no removals.
 
 use super::bib::Arena;
+use super::pool4::Pool4;
 use super::record::{SessionKey, Side};
 use super::session::{ChangeList, Session, SessionId, flag};
 use crate::queue::LongQueue;
@@ -46,12 +47,12 @@ impl List {
     }
 
     /// The next session. None if none is left, or after [`MAX_ENDED`] that have ended.
-    fn pop(&mut self, arena: &mut Arena) -> Option<SessionId> {
+    fn pop(&mut self, arena: &mut Arena, pool4: &Pool4) -> Option<SessionId> {
         for _ in 0..self.ids.len().min(MAX_ENDED) {
-            if let Some(id) = self.take(arena)
-                // The end of a session that waits to be swept is told then.
-                && arena.bib(arena.bib_of(id)).is_live()
-            {
+            let Some(id) = self.take(arena) else { continue };
+            let slot = arena.bib_of(id);
+            // The end of a session that waits to be swept is told then.
+            if pool4.recognises(slot, arena.bib(slot)) {
                 return Some(id);
             }
         }
@@ -165,13 +166,18 @@ impl Changes {
     }
 
     /// The next changed session. None also if what waits begins with many that have ended: ask again.
-    pub fn pop_dirty(&mut self, arena: &mut Arena) -> Option<SessionId> {
-        if self.tracked { self.dirty.pop(arena) } else { None }
+    pub fn pop_dirty(&mut self, arena: &mut Arena, pool4: &Pool4) -> Option<SessionId> {
+        if self.tracked { self.dirty.pop(arena, pool4) } else { None }
     }
 
     /// The next session that the other end of a bridge has to be told of; None as of `pop_dirty`.
-    pub fn pop_bridged(&mut self, side: Side, arena: &mut Arena) -> Option<SessionId> {
-        self.bridged[side as usize].as_mut()?.pop(arena)
+    pub fn pop_bridged(
+        &mut self,
+        side: Side,
+        arena: &mut Arena,
+        pool4: &Pool4,
+    ) -> Option<SessionId> {
+        self.bridged[side as usize].as_mut()?.pop(arena, pool4)
     }
 
     /// The next removal.

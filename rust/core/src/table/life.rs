@@ -147,7 +147,7 @@ impl Table {
             }
             *budget -= 1;
             let id = self.wheel.pop_due(&mut self.arena, now)?;
-            if !self.arena.bib(self.arena.bib_of(id)).is_live() {
+            if !self.is_known(self.arena.bib_of(id)) {
                 self.remove_session(id);
                 continue;
             }

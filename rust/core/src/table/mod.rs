@@ -30,7 +30,6 @@ mod tell;
 mod tests;
 
 use alloc::collections::BTreeMap;
-use alloc::vec::Vec;
 use core::net::{Ipv4Addr, Ipv6Addr};
 use core::ops::Range;
 
@@ -56,6 +55,8 @@ use crate::tuple::{Endpoint4, Endpoint6, Proto};
 
 /// Static BIB entries that may be added while running, beyond `max-sessions`.
 const SPARE_BIBS: u32 = 4096;
+/// Ports that are looked at in the time that it takes to end the BIB entry of one.
+const PLACES_PER_ENTRY: usize = 16;
 
 /// Lifetimes of sessions, in ms (RFC 6146 §4).
 #[derive(Clone, Copy, Debug)]
@@ -229,7 +230,9 @@ impl Table {
     /// The BIB entry of an IPv6 transport address of which the tag is known.
     #[inline]
     pub fn find6_tagged(&self, tag: u32, proto: Proto, src6: u128, port6: u16) -> Option<u32> {
-        self.by_src6.find(tag, |slot| self.arena.bib(slot).has_src6(proto, src6, port6))
+        self.by_src6.find(tag, |slot| {
+            self.arena.bib(slot).has_src6(proto, src6, port6) && self.is_known(slot)
+        })
     }
 
     /// The BIB entry of an IPv6 transport address.
@@ -242,6 +245,13 @@ impl Table {
     #[inline]
     pub fn find4(&self, proto: Proto, src4: u32, port4: u16) -> Option<u32> {
         self.pool4.owner(proto, src4, port4)
+    }
+
+    /// Whether the slot holds a BIB entry that is to be used: not one that was removed, nor one of
+    /// which the mask isn't in pool4 any more.
+    #[inline]
+    pub fn is_known(&self, slot: u32) -> bool {
+        self.pool4.recognises(slot, self.arena.bib(slot))
     }
 
     /// A BIB entry.
@@ -522,7 +532,7 @@ impl Table {
         let bib = *self.arena.bib(slot);
         let proto = bib.proto();
         self.by_src6.remove(self.tag6(proto, bib.src6, bib.port6), slot);
-        self.pool4.release(proto, bib.src4, bib.port4);
+        self.pool4.release(proto, bib.src4, bib.port4, slot);
         self.bibs -= 1;
         self.bury(slot);
     }
@@ -553,10 +563,11 @@ impl Table {
         self.arena.bib_mut(slot).flags |= bib_flag::STATIC;
     }
 
-    /// Ends sessions of removed BIB entries, and forgets changes that nobody is to be told of any
-    /// more, looking at `budget` records at most for either.
+    /// Ends what was removed, and forgets changes that nobody is to be told of any more: of each
+    /// kind, `budget` records at most are looked at.
     pub fn sweep(&mut self, budget: usize) {
         self.changes.discard(&mut self.arena, budget);
+        self.evict(budget);
         for _ in 0..budget {
             if self.dying == 0 {
                 return;
@@ -576,22 +587,38 @@ impl Table {
 
     /// Whether [`Table::sweep`] has something to do.
     pub fn needs_sweep(&self) -> bool {
-        self.dying > 0 || self.changes.needs_discard()
+        self.dying > 0 || self.changes.needs_discard() || !self.pool4.is_settled()
     }
 
-    /// Takes other entries for pool4 instead of the present ones. BIB entries outside of them
-    /// end, with their sessions.
+    /// Takes other entries for pool4 instead of the present ones. BIB entries outside of them are
+    /// gone, with their sessions, as far as anybody can see; [`Table::sweep`] ends them.
     pub fn replace_pool4(&mut self, entries: &[Pool4Entry]) {
-        let mut evicted = Vec::new();
-        self.pool4.replace(entries, &mut |slot| evicted.push(slot));
-        for slot in evicted {
-            let bib = *self.arena.bib(slot);
-            self.by_src6.remove(self.tag6(bib.proto(), bib.src6, bib.port6), slot);
-            self.bibs -= 1;
-            self.bury(slot);
-        }
+        self.pool4.replace(entries);
         if let Some(blocks) = &mut self.blocks {
             blocks.follow(&self.pool4);
+        }
+    }
+
+    /// Ends BIB entries whose masks aren't in pool4 any more, `budget` at most.
+    fn evict(&mut self, budget: usize) {
+        // That takes as long as to end a hundred.
+        if self.pool4.settle_next() {
+            return;
+        }
+        let mut places = budget.saturating_mul(PLACES_PER_ENTRY);
+        for _ in 0..budget {
+            let Some(slot) = self.pool4.pop_retired(&mut places) else { return };
+            let bib = self.arena.bib(slot);
+            if bib.is_live() && !self.pool4.owns(slot, bib) {
+                self.remove_bib(slot);
+            }
+        }
+    }
+
+    /// Ends all of them.
+    fn evict_all(&mut self) {
+        while !self.pool4.is_settled() {
+            self.evict(usize::MAX);
         }
     }
 }

@@ -1,8 +1,13 @@
 //! pool4: which transport addresses are ours, whose they are, and which to give away next.
 
+mod replace;
+
+use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 use core::net::Ipv4Addr;
 use core::ops::Range;
+
+use replace::Carried;
 
 use super::bitset::BitSet;
 use super::hash::Keys;
@@ -89,7 +94,16 @@ pub struct Pool4 {
     materialised: usize,
     /// How many ports of all spaces are taken.
     taken: usize,
+    /// By space, what an earlier pool4 had there, if that had other ports. Such a space is unused.
+    carried: BTreeMap<usize, Carried>,
+    /// Slots of which the BIB entries may have lost their masks, by port; and how many of the first
+    /// were looked at.
+    retired: VecDeque<Vec<u32>>,
+    retired_at: usize,
 }
+
+/// Addresses that are tried for a free port while those that have one are not all known.
+const MAX_TRIED: usize = 4;
 
 impl Pool4 {
     /// The pool of these entries, all free, as node `node` sees it.
@@ -126,6 +140,9 @@ impl Pool4 {
             marks,
             materialised: 0,
             taken: 0,
+            carried: BTreeMap::new(),
+            retired: VecDeque::new(),
+            retired_at: 0,
             addresses,
         };
         pool.add_spaces(entries);
@@ -261,9 +278,18 @@ impl Pool4 {
     /// The slot of the BIB entry that has the transport address.
     #[inline]
     pub fn owner(&self, proto: Proto, address: u32, port: u16) -> Option<u32> {
-        let space = &self.spaces[self.space(proto, address)?];
+        let n = self.space(proto, address)?;
+        let space = &self.spaces[n];
         let offset = port.checked_sub(space.base)?;
-        space.slots.get(usize::from(offset))?.checked_sub(1)
+        match space.slots.get(usize::from(offset)) {
+            Some(slot) => slot.checked_sub(1),
+            None => self.carried_owner(n, port),
+        }
+    }
+
+    #[cold]
+    fn carried_owner(&self, n: usize, port: u16) -> Option<u32> {
+        self.carried.get(&n)?.owner(port)
     }
 
     /// Reads what [`Pool4::release`] changes: to load it before.
@@ -301,17 +327,19 @@ impl Pool4 {
         true
     }
 
-    /// Takes a transport address back.
-    pub fn release(&mut self, proto: Proto, address: u32, port: u16) {
+    /// Takes a transport address back from the BIB entry of that slot, if it has it.
+    pub fn release(&mut self, proto: Proto, address: u32, port: u16, slot: u32) {
         let Some(n) = self.space(proto, address) else { return };
-        let space = &mut self.spaces[n];
-        let Some(offset) = port.checked_sub(space.base) else { return };
-        let offset = usize::from(offset);
-        let Some(place) = space.slots.get_mut(offset) else { return };
-        if *place == 0 {
+        if self.owner(proto, address, port) != Some(slot) {
             return;
         }
-        *place = 0;
+        if let Some(carried) = self.carried.get_mut(&n) {
+            carried.release(port);
+            return;
+        }
+        let space = &mut self.spaces[n];
+        let offset = usize::from(port - space.base);
+        space.slots[offset] = 0;
         space.taken -= 1;
         self.taken -= 1;
         for n in self.shares_of(n) {
@@ -328,13 +356,18 @@ impl Pool4 {
     /// the mark at that position. The address follows from the IPv6 node as long as it has a free
     /// port; range and parity of the port are kept if that address can.
     pub fn choose(&mut self, proto: Proto, mark: usize, wish: &Wish) -> Option<Endpoint4> {
-        let group = &self.groups[mark][proto as usize];
-        let members = group.members.len();
-        let home = ((u128::from(wish.node) * members as u128) >> 64) as usize;
-        let member = group.roomy.next_around(0, home, members)?;
-        let address = self.addresses[group.members[member] as usize];
-        let port = self.choose_within(proto, mark, address, PortRange::ALL, wish)?;
-        Some(Endpoint4 { addr: Ipv4Addr::from_bits(address), port })
+        for _ in 0..MAX_TRIED {
+            let group = &self.groups[mark][proto as usize];
+            let members = group.members.len();
+            let home = ((u128::from(wish.node) * members as u128) >> 64) as usize;
+            let member = group.roomy.next_around(0, home, members)?;
+            let address = self.addresses[group.members[member] as usize];
+            // There is one unless all were carried, which nobody had looked at.
+            if let Some(port) = self.choose_within(proto, mark, address, PortRange::ALL, wish) {
+                return Some(Endpoint4 { addr: Ipv4Addr::from_bits(address), port });
+            }
+        }
+        None
     }
 
     /// The addresses of which a protocol may give ports to packets of the mark at that position,
@@ -414,56 +447,16 @@ impl Pool4 {
                 }
             }
         }
-    }
-
-    /// Takes the entries instead of the present ones. BIB entries whose transport address is in
-    /// both keep it; `evict` gets the slots of the others.
-    pub fn replace(&mut self, entries: &[Pool4Entry], evict: &mut dyn FnMut(u32)) {
-        let mut old = core::mem::replace(self, Self::new(entries, self.node, &self.keys));
-        for n in 0..old.spaces.len() {
-            let (slots, taken) = (core::mem::take(&mut old.spaces[n].slots), old.spaces[n].taken);
-            if taken == 0 {
-                continue;
-            }
-            let (address, proto) = (old.addresses[n / 3], Proto::ALL[n % 3]);
-            let same = self.space(proto, address).filter(|&now| self.layout(now) == old.layout(n));
-            if let Some(now) = same {
-                self.materialised += slots.len();
-                (self.spaces[now].slots, self.spaces[now].taken) = (slots, taken);
-                self.taken += taken as usize;
-                for (share, before) in self.shares_of(now).zip(old.shares_of(n)) {
-                    let share = &mut self.shares[share];
-                    share.free = core::mem::take(&mut old.shares[before].free);
-                    if share.is_used_up() {
-                        let roomy = &mut self.groups[share.mark as usize][proto as usize].roomy;
-                        roomy.remove(share.member as usize);
-                    }
-                }
-                continue;
-            }
-            let base = old.spaces[n].base;
-            for (offset, &slot) in slots.iter().enumerate() {
-                let port = base.wrapping_add(offset as u16);
-                if slot != 0 && !self.claim(proto, address, port, slot - 1) {
-                    evict(slot - 1);
-                }
-            }
-        }
-    }
-
-    /// The ports of a space, and those of each mark.
-    fn layout(&self, space: usize) -> (&[PortRange], Vec<(u32, &[PortRange])>) {
-        let list = |ranges: u32| &self.ranges[ranges as usize][..];
-        let shares = self.shares[self.shares_of(space)].iter();
-        let shares = shares.map(|share| (self.marks[share.mark as usize], list(share.ranges)));
-        (list(self.spaces[space].ranges), shares.collect())
+        self.settle(n);
     }
 
     /// Bytes in use; of the ports' slots what the taken ones make resident at most.
     pub fn bytes(&self) -> usize {
         let ports = (self.materialised * 4).min(self.taken * 4096) + self.materialised / 8;
+        let earlier = self.retired.iter().chain(self.carried.values().map(Carried::slots));
+        let earlier = earlier.map(Vec::len).sum::<usize>() * 4;
         let spaces = self.spaces.len() * size_of::<Space>();
-        ports + spaces + self.shares.len() * size_of::<Share>() + self.by_address.bytes()
+        ports + earlier + spaces + self.shares.len() * size_of::<Share>() + self.by_address.bytes()
     }
 }
 

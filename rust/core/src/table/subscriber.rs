@@ -204,6 +204,7 @@ impl Table {
             subscribers.limits = limits;
             return;
         }
+        self.evict_all();
         let blocks = (self.port_block_size(), limits.block_size);
         if blocks != (0, 0) {
             self.end_blocks();

@@ -46,7 +46,7 @@ impl Table {
         if let Some((key, version)) = self.pop_removal() {
             return Some(Change::Remove(key, version));
         }
-        let id = self.changes.pop_dirty(&mut self.arena)?;
+        let id = self.changes.pop_dirty(&mut self.arena, &self.pool4)?;
         self.arena.session_mut(id).flags &= !flag::TOUCHED;
         Some(Change::Upsert(self.told(now, id)))
     }
@@ -63,7 +63,7 @@ impl Table {
 
     /// The next session that has to be told over a bridge; None as of [`Table::pop_change`].
     pub fn pop_bridge(&mut self, now: Time, side: Side) -> Option<SessionRecord> {
-        let id = self.changes.pop_bridged(side, &mut self.arena)?;
+        let id = self.changes.pop_bridged(side, &mut self.arena, &self.pool4)?;
         if !self.changes.tracked {
             self.arena.session_mut(id).flags &= !flag::TOUCHED;
         }
@@ -163,7 +163,7 @@ impl Table {
                 id = SessionId::overflow(0);
                 continue;
             }
-            if self.arena.session(id).is_live() && self.arena.bib(self.arena.bib_of(id)).is_live() {
+            if self.arena.session(id).is_live() && self.is_known(self.arena.bib_of(id)) {
                 f(id);
             }
             id = SessionId::from_raw(id.raw() + 1);
@@ -193,8 +193,7 @@ impl Table {
         let slots = self.arena.bib_slots();
         let end = slots.min(cursor.saturating_add(u32::try_from(budget).unwrap_or(u32::MAX)));
         for slot in cursor..end {
-            let bib = self.arena.bib(slot);
-            if bib.is_live() {
+            if self.is_known(slot) {
                 f(self.bib_record(slot));
             }
         }

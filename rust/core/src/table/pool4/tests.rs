@@ -1,4 +1,5 @@
 use super::*;
+use proptest::prelude::*;
 use std::collections::HashSet;
 use std::string::ToString;
 
@@ -78,7 +79,8 @@ fn gives_every_port_once() {
     let wish = Wish { node: 0, offset: 0, port: 0 };
     assert_eq!(pool.choose(Proto::Udp, 0, &wish), None);
     assert_eq!(pool.choose(Proto::Tcp, 0, &wish), None);
-    pool.release(Proto::Udp, addr("192.0.2.2"), 1077);
+    let slot = pool.owner(Proto::Udp, addr("192.0.2.2"), 1077).unwrap();
+    pool.release(Proto::Udp, addr("192.0.2.2"), 1077, slot);
     let again = pool.choose(Proto::Udp, 0, &wish).unwrap();
     assert_eq!((again.addr.to_bits(), again.port), (addr("192.0.2.2"), 1077));
 }
@@ -123,6 +125,16 @@ fn a_node_keeps_to_one_address() {
     }
 }
 
+/// The slots of which the BIB entries may have lost their masks, when all is settled.
+fn retired(pool: &mut Pool4) -> Vec<u32> {
+    while pool.settle_next() {}
+    let mut retired: Vec<u32> =
+        core::iter::from_fn(|| pool.pop_retired(&mut usize::MAX.clone())).collect();
+    assert!(pool.is_settled());
+    retired.sort_unstable();
+    retired
+}
+
 #[test]
 fn replacing_keeps_what_is_in_both() {
     let mut pool = pool(&[entry("192.0.2.0/31", "5000-5009", Some(Proto::Tcp))]);
@@ -131,22 +143,30 @@ fn replacing_keeps_what_is_in_both() {
     {
         assert!(pool.claim(Proto::Tcp, addr(address), port, slot as u32));
     }
-    let mut evicted = Vec::new();
     let entries =
         [entry("192.0.2.0", "5005-6000", Some(Proto::Tcp)), entry("198.51.100.0/24", "1-9", None)];
-    pool.replace(&entries, &mut |slot| evicted.push(slot));
-    evicted.sort_unstable();
-    assert_eq!(evicted, [0, 2]);
-    assert_eq!(pool.owner(Proto::Tcp, addr("192.0.2.0"), 5009), Some(1));
-    assert_eq!(pool.owner(Proto::Tcp, addr("192.0.2.0"), 5000), None);
+    pool.replace(&entries);
+    let owner = |pool: &Pool4, address, port| pool.owner(Proto::Tcp, addr(address), port);
+    let check = |pool: &Pool4| {
+        assert_eq!(owner(pool, "192.0.2.0", 5009), Some(1));
+        assert_eq!(owner(pool, "192.0.2.0", 5000), None);
+        assert_eq!(owner(pool, "192.0.2.1", 5001), None);
+        pool.check();
+    };
+    check(&pool);
+    assert_eq!(retired(&mut pool), [0, 2]);
+    check(&pool);
     pool.claim(Proto::Udp, addr("198.51.100.7"), 9, 3);
-    pool.replace(&entries, &mut |_| panic!("nothing changes"));
-    assert_eq!(pool.owner(Proto::Tcp, addr("192.0.2.0"), 5009), Some(1));
+    pool.replace(&entries);
+    assert!(pool.is_settled(), "nothing changes");
+    check(&pool);
     let ports = pool.spaces.iter().map(|space| space.slots.len()).sum::<usize>();
     assert!(ports > 1000);
     assert_eq!(pool.materialised, ports);
     assert_eq!(pool.taken, 2);
-    pool.release(Proto::Udp, addr("198.51.100.7"), 9);
+    pool.release(Proto::Udp, addr("198.51.100.7"), 9, 4);
+    assert_eq!(pool.taken, 2, "it is another's");
+    pool.release(Proto::Udp, addr("198.51.100.7"), 9, 3);
     assert_eq!(pool.taken, 1);
 }
 
@@ -177,16 +197,18 @@ fn each_mark_has_its_own_entries_which_may_overlap() {
     let given: HashSet<_> = (10..14).filter_map(|n| take(&mut pool, none, n)).collect();
     assert_eq!(given, (5000..5004).map(|port| ("192.0.2.1".to_string(), port)).collect());
     assert_eq!(take(&mut pool, none, 14), None, "what both have is given away once");
-    pool.release(Proto::Udp, addr("192.0.2.1"), 5004);
+    let slot = pool.owner(Proto::Udp, addr("192.0.2.1"), 5004).unwrap();
+    pool.release(Proto::Udp, addr("192.0.2.1"), 5004, slot);
     pool.check();
     assert_eq!(take(&mut pool, none, 15), Some(("192.0.2.1".to_string(), 5004)));
     // Other marks of the same entries: nobody loses a mapping.
     let mut others = entries;
     others[0].mark = 7;
     others[1].mark = 0;
-    pool.replace(&others, &mut |_| panic!("every port is there"));
+    pool.replace(&others);
     pool.check();
     assert_eq!(take(&mut pool, 0, 16), None);
+    assert!(retired(&mut pool).is_empty(), "every port is there");
 }
 
 #[test]
@@ -218,13 +240,124 @@ fn another_nodes_slice_holds_mappings_and_gives_none_away() {
     let wish = Wish { node: 0, offset: 0, port: 4000 };
     assert_eq!(pool.choose(Proto::Udp, 0, &wish), None);
     // A mapping that ends in their slice is theirs to give away again.
-    pool.release(Proto::Udp, addr("192.0.2.2"), 5004);
-    pool.release(Proto::Udp, addr("192.0.2.1"), 5000);
+    pool.release(Proto::Udp, addr("192.0.2.2"), 5004, 101);
+    pool.release(Proto::Udp, addr("192.0.2.1"), 5000, 100);
     assert_eq!(pool.choose(Proto::Udp, 0, &wish), None);
     // The operator gives it to this node.
     entries[2].node = Some(1);
-    pool.replace(&entries, &mut |_| panic!("every port is there"));
+    pool.replace(&entries);
     let mask = pool.choose(Proto::Udp, 0, &wish).unwrap();
     assert_eq!(mask.addr.to_string(), "192.0.2.2");
     assert!((5004..=5007).contains(&mask.port));
+}
+
+fn entries() -> impl Strategy<Value = Vec<Pool4Entry>> {
+    let entry = (0u8..3, 0u16..40, 0u16..40, prop::option::of(0usize..3), 0u32..2).prop_map(
+        |(host, a, b, proto, mark)| Pool4Entry {
+            protocol: proto.map(|n| Proto::ALL[n]),
+            prefix: std::format!("192.0.2.{host}").parse().unwrap(),
+            ports: PortRange { min: 5000 + a.min(b), max: 5000 + a.max(b) },
+            node: None,
+            mark,
+        },
+    );
+    prop::collection::vec(entry, 0..5)
+}
+
+#[derive(Clone, Debug)]
+enum Op {
+    Replace(Vec<Pool4Entry>),
+    Choose(usize, u32, u64),
+    Release(prop::sample::Index),
+    Settle,
+    Retired(usize),
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        1 => entries().prop_map(Op::Replace),
+        8 => (0usize..3, 0u32..2, any::<u64>()).prop_map(|(p, m, node)| Op::Choose(p, m, node)),
+        2 => any::<prop::sample::Index>().prop_map(Op::Release),
+        1 => Just(Op::Settle),
+        1 => (0usize..60).prop_map(Op::Retired),
+    ]
+}
+
+proptest! {
+    /// However far what follows from a replacement has been done: each transport address is the
+    /// last one's to whom it was given while every pool4 since had it, and nobody else gets it.
+    /// Whoever has lost it comes up.
+    #[test]
+    fn replacing_in_steps_is_replacing_at_once(
+        first in entries(), ops in prop::collection::vec(op(), 1..200),
+    ) {
+        let mut pool = pool(&first);
+        let mut model: BTreeMap<(Proto, Ipv4Addr, u16), u32> = BTreeMap::new();
+        let mut lost = HashSet::new();
+        for (slot, op) in (0..).zip(ops) {
+            match op {
+                Op::Replace(entries) => {
+                    pool.replace(&entries);
+                    let stays = |key: &(Proto, Ipv4Addr, u16)| entries.iter().any(|e| {
+                        e.protocol.is_none_or(|p| p == key.0)
+                            && e.prefix.contains(key.1)
+                            && e.ports.contains(key.2)
+                    });
+                    lost.extend(model.iter().filter(|(key, _)| !stays(key)).map(|(_, slot)| *slot));
+                    model.retain(|key, _| stays(key));
+                }
+                Op::Choose(proto, mark, node) => {
+                    let (proto, wish) = (Proto::ALL[proto], Wish { node, offset: node, port: 4000 });
+                    let Some(mark) = pool.mark(mark) else { continue };
+                    let Some(mask) = pool.choose(proto, mark, &wish) else {
+                        let mut all = pool.addresses(proto, mark).flat_map(|address| {
+                            (5000..5040).map(move |port| (address, port))
+                        });
+                        let mark = pool.marks[mark];
+                        prop_assert!(all.all(|(address, port)| {
+                            let key = (proto, Ipv4Addr::from_bits(address), port);
+                            !pool.is_own(proto, mark, address, port) || model.contains_key(&key)
+                        }), "a port is free");
+                        continue;
+                    };
+                    prop_assert!(pool.claim(proto, mask.addr.to_bits(), mask.port, slot));
+                    let before = model.insert((proto, mask.addr, mask.port), slot);
+                    prop_assert_eq!(before, None);
+                }
+                Op::Release(which) => {
+                    if model.is_empty() {
+                        continue;
+                    }
+                    let (&key, &owner) = model.iter().nth(which.index(model.len())).unwrap();
+                    pool.release(key.0, key.1.to_bits(), key.2, owner + 1);
+                    prop_assert_eq!(pool.owner(key.0, key.1.to_bits(), key.2), Some(owner));
+                    pool.release(key.0, key.1.to_bits(), key.2, owner);
+                    model.remove(&key);
+                }
+                Op::Settle => {
+                    pool.settle_next();
+                }
+                Op::Retired(mut places) => {
+                    let before = places;
+                    while let Some(slot) = pool.pop_retired(&mut places) {
+                        lost.remove(&slot);
+                    }
+                    prop_assert!(places <= before);
+                }
+            }
+            for proto in Proto::ALL {
+                for (host, port) in (0..3).flat_map(|host| (5000..5040).map(move |p| (host, p))) {
+                    let address = Ipv4Addr::new(192, 0, 2, host);
+                    let owner = pool.owner(proto, address.to_bits(), port);
+                    prop_assert_eq!(owner, model.get(&(proto, address, port)).copied());
+                }
+            }
+            pool.check();
+        }
+        for slot in retired(&mut pool) {
+            lost.remove(&slot);
+        }
+        prop_assert!(lost.is_empty(), "{lost:?} have lost their masks unnoticed");
+        prop_assert_eq!(pool.taken, model.len());
+    }
 }
