@@ -96,6 +96,8 @@ fn pool4_changes_keep_what_they_can() {
     assert!(huge.to_string().contains("/16"), "{huge}");
     nat64.pool4_replace(Vec::new()).unwrap();
     assert_eq!(masks(&nat64), []);
+    run_timers(&mut nat64, T0);
+    assert_eq!(nat64.bib_count(), 0);
     let packet = Wire::V6(a6("2001:db8::8"), embed(a4("203.0.113.16")), udp(1, 2));
     assert!(matches!(send(&mut nat64, T0, &packet.bytes()).0, Outcome::Drop(_)));
 }
@@ -230,6 +232,8 @@ fn mappings_outside_of_what_was_taken_out_go_on() {
     let inside = ports.iter().filter(|&&port| (low..=high).contains(&port)).count();
     nat64.pool4_exclude(&entry("192.0.2.1", &format!("{low}-{high}"))).unwrap();
     assert_eq!(masks(&nat64).len(), ports.len() - inside);
+    run_timers(&mut nat64, T0);
+    assert_eq!(nat64.bib_count() as usize, ports.len() - inside);
     for (n, port) in (0..).zip(ports) {
         let now = port_of(&out(&mut nat64, T0, 5000 + n));
         assert!(!(low..=high).contains(&now));
